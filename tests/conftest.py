@@ -1,0 +1,26 @@
+"""Data that tests share: the phantom set, made once a run, and the real images where there are any."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from training.data import load
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory):
+    """The phantom Dataset as `DATA=phantom` gives it."""
+    return load("phantom", root=tmp_path_factory.mktemp("phantom"), say=lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def br35h_dir() -> Path:
+    """The folder of the real images; the test skips where there is none."""
+    named = os.environ.get("BR35H_DIR")
+    for folder in [Path(named)] if named else [ROOT / "var" / "data" / "br35h"]:
+        if (folder / "yes").is_dir() and (folder / "no").is_dir():
+            return folder.resolve()
+    pytest.skip("no Br35H images: set BR35H_DIR or run `make study` once with a network")
