@@ -1,0 +1,77 @@
+# Every target makes the environment it needs; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+STUDY ?= global_kmeans
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+# glibc hands large blocks back to the system at each training step; keeping them saves page faults.
+export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
+export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
+export MALLOC_TOP_PAD_ ?= 268435456
+export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# VARIABLE=value on make's command line becomes --variable value of the program.
+option = $(if $($(1)),--$(2) '$($(1))')
+STUDY_OPTIONS = $(call option,TRIALS,trials) $(call option,TIMEOUT,timeout) $(call option,SEED,seed) \
+	$(call option,DATA,data) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
+	$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,NAME,name)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+
+.PHONY: study
+study: $(VENV)/ready ## Search: STUDY=global_kmeans [TRIALS=100] [TIMEOUT=] [SEED=0] [DATA=] [SPLIT=] [DEVICE=auto]
+	@$(RUN) -m studies run '$(STUDY)' $(STUDY_OPTIONS)
+
+.PHONY: studies
+studies: $(VENV)/ready ## List the studies, a line each
+	@$(RUN) -m studies list
+
+.PHONY: ui
+ui: $(VENV)/ready ## Open the tracking server on 127.0.0.1 [PORT=5000]
+	@$(RUN) -m studies ui $(call option,PORT,port)
+
+.PHONY: test
+test: $(VENV)/ready-dev ## Check the style and run every test, the slow ones too
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(RUN) -m pytest $(call option,TESTS,k)
+
+.PHONY: fast
+fast: $(VENV)/ready-dev ## Run the fast tests only
+	$(RUN) -m pytest -m 'not slow and not br35h'
+
+.PHONY: format
+format: $(VENV)/ready-dev ## Put every file into the house's format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+.PHONY: lock
+lock: $(VENV)/ready-dev ## Write the installed versions into constraints.txt
+	{ head -n 1 constraints.txt; $(VENV)/bin/pip freeze --exclude-editable | sort -f; } > constraints.tmp
+	mv constraints.tmp constraints.txt
+
+.PHONY: clean
+clean: ## Remove the environment; var/ with its studies stays
+	rm -rf $(VENV)
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "$(PYTHON) cannot make an environment: install its venv module"; exit 2; }
+
+$(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/ready-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(VENV)/ready $@
