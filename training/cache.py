@@ -1,0 +1,114 @@
+"""A folder of results that are made once: one entry a key, complete or not there at all.
+
+Owns keys, locks between processes, checksums and what happens when the disk is full. Knows
+nothing of what an entry holds.
+"""
+
+import errno
+import hashlib
+import inspect
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from filelock import FileLock, Timeout
+
+CHECKSUMS = "checksums.json"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+log = logging.getLogger(__name__)
+
+
+class CacheError(RuntimeError):
+    """The cache cannot be written; the message names the cure."""
+
+
+class Cache:
+    """Entries below `root`, each a folder named by its key."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def get_or_make(self, key: str, make: Callable[[Path], None]) -> Path:
+        """The entry's folder; `make` fills it where it is missing or damaged.
+
+        Processes that ask for the same key wait for the one that makes it. What `make` raises
+        goes through and leaves no entry.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with self._lock(key):
+                folder = self.root / key
+                if not self._intact(folder):
+                    self._make(folder, make)
+                return folder
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            raise CacheError(
+                f"The disk is full: an entry of the cache {self.root} could not be written. "
+                "Free some space, or delete that folder: what is needed of it is made again."
+            ) from error
+
+    def _make(self, folder: Path, make: Callable[[Path], None]) -> None:
+        self._remove_leftovers()
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished = folder.with_suffix(".tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        try:
+            make(unfinished)
+            checksums = json.dumps(_checksums(unfinished), indent=1)
+            (unfinished / CHECKSUMS).write_text(checksums)
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _intact(self, folder: Path) -> bool:
+        """Whether the entry is there and its files are those that were written."""
+        if not folder.exists():
+            return False
+        try:
+            written = json.loads((folder / CHECKSUMS).read_text())
+        except (OSError, ValueError):
+            written = None
+        if written == _checksums(folder):
+            return True
+        log.warning("The cache entry %s is damaged and is made again.", folder)
+        return False
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed processes left: a lock that can be taken has no living owner."""
+        for unfinished in self.root.glob("*.tmp"):
+            try:
+                with self._lock(unfinished.stem, timeout=0):
+                    shutil.rmtree(unfinished, ignore_errors=True)
+            except Timeout:
+                continue
+
+    def _lock(self, key: str, timeout: float = -1) -> FileLock:
+        return FileLock(self.root / f"{key}.lock", timeout=timeout)
+
+
+def make_key(**parts: object) -> str:
+    """32 hex characters that change with any of the parts (numbers, strings, lists, dicts)."""
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def code_digest(*modules: ModuleType) -> str:
+    """32 hex characters over the source text of modules: results of other code are not reused."""
+    sources = "\0".join(inspect.getsource(module) for module in modules)
+    return hashlib.sha256(sources.encode()).hexdigest()[:32]
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    return {str(path.relative_to(folder)): _sha256(path) for path in files}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,97 @@
+"""Which device trains, and in which precision.
+
+Owns the names of devices and the probe that decides on bfloat16. Knows nothing of networks.
+"""
+
+import json
+import platform
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from training.cache import Cache, make_key
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+WORTHWHILE = 1.15  # our choice: a smaller gain is within the noise of the probe
+
+
+class DeviceError(ValueError):
+    """The device is unknown or not there; the message names the cure."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of this name; "auto" takes cuda, then mps, then cpu."""
+    if name not in DEVICES:
+        raise DeviceError(f"Unknown device {name!r}. Known: {', '.join(DEVICES)}.")
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available[name]:
+        raise DeviceError(f"The device {name!r} is not available here. Take 'auto' or 'cpu'.")
+    return torch.device(name)
+
+
+def resolve_precision(device: torch.device, *, root: Path) -> str:
+    """The faster of "fp32" and "bf16" for training, by a short probe.
+
+    Asked once a machine and torch version, and kept below `root`: timings vary, and the answer
+    is part of what a trained detector is kept under.
+    """
+    machine = {"device": _device_name(device), "torch": torch.__version__}
+
+    def make(folder: Path) -> None:
+        answer = machine | {"precision": _faster_precision(device)}
+        (folder / "precision.json").write_text(json.dumps(answer, indent=1))
+
+    folder = Cache(root / "precision").get_or_make(make_key(**machine), make)
+    return json.loads((folder / "precision.json").read_text())["precision"]
+
+
+def device_summary(device: torch.device) -> dict[str, str]:
+    """What a run says of the machine that it ran on."""
+    return {
+        "device": device.type,
+        "device_name": _device_name(device),
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _faster_precision(device: torch.device) -> str:
+    if device.type == "mps":  # our choice: autocast there is young, and nothing was measured
+        return "fp32"
+    seconds = {precision: _probe(device, precision) for precision in ("fp32", "bf16")}
+    return "bf16" if seconds["fp32"] > WORTHWHILE * seconds["bf16"] else "fp32"
+
+
+def _probe(device: torch.device, precision: str, *, repeats: int = 5) -> float:
+    """Seconds of a training step of a small convolution; the best of a few, after a warm-up."""
+    with torch.random.fork_rng([]):
+        network = nn.Sequential(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.Conv2d(64, 32, 3))
+    network.to(device, memory_format=torch.channels_last)
+    x = torch.zeros(16, 32, 48, 48, device=device).to(memory_format=torch.channels_last)
+    seconds = []
+    for _ in range(1 + repeats):
+        started = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            network(x).float().sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])

@@ -1,0 +1,100 @@
+"""A predictor: pre-processing, detector and head in one, from an image as it comes to an answer.
+
+Owns the folder that a registered model is made of. Knows nothing of where it is registered.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator
+from torch import nn
+
+from models.heads import HEADS
+from training import checkpoint
+from training.data import preprocess
+from training.detector import DetectorSpec
+from training.error_maps import scaled_errors
+
+PREDICTOR, WEIGHTS, HEAD = "predictor.json", "weights.safetensors", "head.safetensors"
+VERSIONED = ("torch", "numpy", "scikit-learn", "opencv-python-headless")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """All that turns images into answers, fitted."""
+
+    preprocess: str  # "head" or "paper"
+    spec: DetectorSpec
+    module: nn.Module
+    head: BaseEstimator
+    device: torch.device
+
+    def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> pd.DataFrame:
+        """A row an image: `label` (0 no tumour, 1 tumour) and `score` (tumour where >= 0).
+
+        Images are uint8 of any size, grey or colour: a list of them, or one array
+        (n, h, w) or (n, h, w, c).
+        """
+        if isinstance(images, np.ndarray) and images.ndim < 3:
+            raise ValueError(
+                f"images must be an array (n, h, w[, c]) or a list, got shape {images.shape}. "
+                "Put a single image in a list."
+            )
+        if len(images) == 0:
+            return pd.DataFrame({"label": np.empty(0, np.int64), "score": np.empty(0)})
+        frames = np.stack([preprocess(image, self.preprocess) for image in images])
+        errors = scaled_errors(self.module, frames, device=self.device)
+        labels, scores = self.head.predict(errors), self.head.decision_function(errors)
+        return pd.DataFrame({"label": labels, "score": scores})
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads: two files of arrays and one of text."""
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_weights(self.module, folder / WEIGHTS)
+        checkpoint.save_arrays(_learned(self.head), folder / HEAD)
+        names = {kind: name for name, kind in HEADS.items()}
+        description = {
+            "preprocess": self.preprocess,
+            "detector": asdict(self.spec.complete()),
+            "head": {"name": names[type(self.head)], "params": self.head.get_params()},
+            "versions": {package: version(package) for package in VERSIONED},
+        }
+        (folder / PREDICTOR).write_text(json.dumps(description, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> "Predictor":
+        """Read a saved predictor."""
+        folder = Path(folder)
+        description = json.loads((folder / PREDICTOR).read_text())
+        spec = DetectorSpec(**description["detector"])
+        module = spec.build()
+        checkpoint.load_weights(module, folder / WEIGHTS)
+        head = HEADS[description["head"]["name"]](**description["head"]["params"])
+        for name, value in checkpoint.load_arrays(folder / HEAD).items():
+            setattr(head, name, value if value.ndim else value.item())
+        return cls(
+            preprocess=description["preprocess"],
+            spec=spec,
+            module=module.to(device).eval(),
+            head=head,
+            device=torch.device(device),
+        )
+
+
+def load(folder: Path) -> Predictor:
+    """The entry point that a registered model names."""
+    return Predictor.load(folder)
+
+
+def _learned(head: BaseEstimator) -> dict[str, np.ndarray]:
+    return {
+        name: np.asarray(value)
+        for name, value in vars(head).items()
+        if name.endswith("_") and not name.startswith("_")
+    }
