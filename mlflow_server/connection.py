@@ -1,0 +1,136 @@
+"""One MLflow client for a tracking address, and one kind of error for all that can go wrong there.
+
+Owns which addresses are taken, how long a dead server is waited for, and what a database of
+another version is answered with. Does not know what is logged.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.telemetry import set_telemetry_client
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+SERVER_ANSWERS_WITHIN = 3.0  # seconds
+
+# For this process only, and never over what the user has set. MLflow's own defaults retry a dead
+# server for minutes and print a line for each run that ends.
+CLIENT_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+class TrackingError(RuntimeError):
+    """MLflow could not do what was asked: one sentence, with the cure."""
+
+
+@contextmanager
+def tracking_errors(doing: str) -> Iterator[None]:
+    """Turn what MLflow and the file system raise into a TrackingError that says what was done."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(f"{doing} failed: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def local_uri(root: Path) -> str:
+    """The address that needs no server: an SQLite file below `root`."""
+    return f"sqlite:///{root.resolve() / 'mlflow' / 'mlflow.db'}"
+
+
+def local_artifacts(root: Path) -> Path:
+    """Where the files of runs lie that are logged to `local_uri(root)`."""
+    return root.resolve() / "mlflow" / "artifacts"
+
+
+def is_server(uri: str) -> bool:
+    return urlsplit(uri).scheme in ("http", "https")
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client for a server that answers, or for a database that has the right tables."""
+    if is_server(uri):
+        _quiet_settings()
+        return _connect_to_server(uri.rstrip("/"))
+    if urlsplit(uri).scheme.partition("+")[0] in DATABASES:
+        _quiet_settings()
+        return _connect_to_database(uri)
+    raise TrackingError(
+        f"MLFLOW_TRACKING_URI must begin with http://, https:// or sqlite:/// (or another of "
+        f"{', '.join(DATABASES[1:])}), got {uri!r}."
+    )
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of an SQLite address; None for all others."""
+    if urlsplit(uri).scheme.partition("+")[0] != "sqlite":
+        return None
+    database = make_url(uri).database
+    return Path(database) if database else None
+
+
+def _quiet_settings() -> None:
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    set_telemetry_client()  # reads the environment again: off
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
+def _connect_to_server(uri: str) -> MlflowClient:
+    cure = "start it with `make ui`, or unset MLFLOW_TRACKING_URI"
+    try:
+        answer = requests.get(f"{uri}/health", timeout=SERVER_ANSWERS_WITHIN)
+    except requests.RequestException as error:
+        raise TrackingError(f"No MLflow server answers at {uri}: {cure}.") from error
+    if not (answer.ok and answer.text.strip() == "OK"):
+        raise TrackingError(
+            f"What answers at {uri} is not an MLflow server (GET /health gave "
+            f"{answer.status_code}): {cure}."
+        )
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    with tracking_errors(f"Reading experiments from {uri}"):
+        client.search_experiments(max_results=1)
+    return client
+
+
+def _connect_to_database(uri: str) -> MlflowClient:
+    file = database_file(uri)
+    try:
+        with _one_process_makes_the_tables(file):
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except Exception as error:  # alembic, sqlalchemy, sqlite and MLflow each raise their own
+        if "schema" in str(error) or "revision" in str(error):
+            raise TrackingError(
+                f"The tracking database {uri} was made by another version of MLflow: make a copy "
+                f"and run `mlflow db upgrade {uri}`, or move the file away."
+            ) from error
+        raise TrackingError(
+            f"The tracking database {uri} cannot be opened ({first_line(error)}): "
+            f"move it away, or set MLFLOW_TRACKING_URI to another place."
+        ) from error
+
+
+def _one_process_makes_the_tables(file: Path | None):
+    """Two processes that meet at a new SQLite file would both create its tables, and one dies."""
+    if file is None:
+        return nullcontext()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{file}.lock")

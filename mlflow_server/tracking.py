@@ -1,0 +1,377 @@
+"""Studies and trials as MLflow runs: a parent run for a study, a child run for each trial.
+
+Optuna's database is the truth and this is the record, so everything here may be called again:
+a run is found by its tags `study` and `trial` and completed, not doubled. Knows nothing of what
+a study searches.
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LifecycleStage,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.tracking.context.default_context import DefaultRunContext
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from mlflow.utils.time import get_current_time_millis
+
+from mlflow_server.connection import TrackingError, connect, is_server, tracking_errors
+
+RUNS_A_PAGE = 1000
+SYSTEM_METRICS_INTERVAL = 2  # seconds
+CLOSED_TAG = "closed"  # why a run was ended that its own process left RUNNING
+
+Status = Literal["FINISHED", "KILLED", "FAILED"]
+
+
+class DatasetUse(NamedTuple):
+    """One split as a study uses it: what MLflow shows as data lineage."""
+
+    name: str
+    digest: str  # at most 36 characters
+    source: str  # where the images came from, shown as given
+    context: Literal["training", "validation", "test"]
+    n_images: int
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """All that is published of one trial. `history[0]` is epoch 1; None and NaN are left out."""
+
+    study: str
+    trial: int
+    name: str
+    status: Status
+    start_ms: int
+    end_ms: int
+    params: Mapping[str, object] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    history: Sequence[Mapping[str, float | None]] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    artifacts: Path | None = None  # a folder, logged whole
+
+
+class Tracking:
+    """The record at one address: an MLflow server, or a database with files beside it."""
+
+    def __init__(self, uri: str, artifact_root: Path):
+        """Connect, or raise TrackingError. A server decides itself where files go."""
+        self.uri = uri
+        self._client = connect(uri)
+        self._artifact_root = None if is_server(uri) else Path(artifact_root).resolve()
+        self._who = DefaultRunContext().tags()  # user and source, as the UI's columns expect them
+        self._monitors: dict[str, SystemMetricsMonitor] = {}
+
+    def close(self) -> None:
+        """Stop what still samples. The runs themselves are left as they are."""
+        for run_id in list(self._monitors):
+            self._stop_monitor(run_id)
+
+    # Experiments
+
+    def experiment(self, name: str, *, note: str, tags: Mapping[str, str]) -> str:
+        """The experiment's id. Made once; one that was deleted in the UI is restored."""
+        with tracking_errors(f"Opening the experiment {name!r}"):
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                return self._create_experiment(name, note=note, tags=tags)
+            if found.lifecycle_stage == LifecycleStage.DELETED:
+                self._client.restore_experiment(found.experiment_id)
+            return found.experiment_id
+
+    def _create_experiment(self, name: str, *, note: str, tags: Mapping[str, str]) -> str:
+        folder = None
+        if self._artifact_root is not None:
+            folder = (self._artifact_root / re.sub(r"[^\w.-]+", "_", name)).as_uri()
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # opens on the runs table
+        try:
+            return self._client.create_experiment(
+                name, artifact_location=folder, tags={**kind, MLFLOW_RUN_NOTE: note, **tags}
+            )
+        except MlflowException:
+            other = self._client.get_experiment_by_name(name)  # another worker was faster
+            if other is None:
+                raise
+            return other.experiment_id
+
+    # The parent run
+
+    def open_study(
+        self,
+        experiment_id: str,
+        study: str,
+        *,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        datasets: Iterable[DatasetUse],
+    ) -> str:
+        """The study's parent run, RUNNING (again)."""
+        with tracking_errors(f"Opening the parent run of {study}"):
+            found = self._first(
+                [experiment_id], f"tags.study = {_quoted(study)} AND tags.trial IS NULL"
+            )
+            if found is None:
+                run_id = self._create_run(experiment_id, study, tags={"study": study})
+            else:
+                run_id = found.info.run_id
+                self._client.update_run(run_id, status="RUNNING")
+            self._client.log_batch(run_id, params=_params(params), tags=_tags(tags))
+            self._client.log_inputs(run_id, datasets=[_dataset_input(use) for use in datasets])
+            return run_id
+
+    def close_study(
+        self,
+        run_id: str,
+        *,
+        status: Status,
+        metrics: Mapping[str, float | None],
+        tags: Mapping[str, str],
+        note: str,
+    ) -> None:
+        """End the parent run with its summary as the note that the UI shows."""
+        now = get_current_time_millis()
+        with tracking_errors(f"Closing the parent run {run_id}"):
+            self._client.log_batch(
+                run_id,
+                metrics=_metrics(metrics, timestamp=now, step=0),
+                tags=_tags({**tags, MLFLOW_RUN_NOTE: note}),
+            )
+            self._client.set_terminated(run_id, status=status, end_time=now)
+
+    # Child runs
+
+    def open_trial(
+        self,
+        experiment_id: str,
+        parent_run_id: str,
+        study: str,
+        trial: int,
+        name: str,
+        start_ms: int,
+    ) -> str:
+        """A RUNNING run for a trial that trains: its epochs and system metrics come in live."""
+        with tracking_errors(f"Opening the run of trial {trial}"):
+            found = self._find_trial(experiment_id, study, trial)
+            run_id = (
+                found.info.run_id
+                if found
+                else self._create_run(
+                    experiment_id,
+                    name,
+                    tags=_trial_tags(study, trial, parent_run_id),
+                    start_ms=start_ms,
+                )
+            )
+            monitor = SystemMetricsMonitor(
+                run_id, sampling_interval=SYSTEM_METRICS_INTERVAL, tracking_uri=self.uri
+            )
+            monitor.start()
+            self._monitors[run_id] = monitor
+            return run_id
+
+    def log_epoch(self, run_id: str, step: int, metrics: Mapping[str, float | None]) -> None:
+        """One epoch of a trial that trains; `step` counts from 1, as in `TrialRun.history`."""
+        with tracking_errors(f"Logging epoch {step}"):
+            now = get_current_time_millis()
+            self._client.log_batch(run_id, metrics=_metrics(metrics, timestamp=now, step=step))
+
+    def publish_trial(self, experiment_id: str, parent_run_id: str, run: TrialRun) -> str:
+        """Write a trial that has ended. A run that is there already, whole or in part, is kept."""
+        with tracking_errors(f"Publishing trial {run.trial} of {run.study}"):
+            found = self._find_trial(experiment_id, run.study, run.trial)
+            tags = _trial_tags(run.study, run.trial, parent_run_id)
+            logged = 0
+            if found is None:
+                run_id = self._create_run(experiment_id, run.name, tags=tags, start_ms=run.start_ms)
+            else:
+                run_id = found.info.run_id
+                self._stop_monitor(run_id)
+                if found.info.status == run.status and CLOSED_TAG not in found.data.tags:
+                    return run_id
+                logged = self._epochs_logged(run_id, run.history)
+            self._client.log_batch(
+                run_id,
+                metrics=_trial_metrics(run, epochs_logged=logged),
+                params=_params(run.params),
+                tags=_tags({**tags, **run.tags, **_note(run.note)}),
+            )
+            if run.artifacts is not None:
+                self._client.log_artifacts(run_id, str(run.artifacts))
+            self._client.set_terminated(run_id, status=run.status, end_time=run.end_ms)
+            return run_id
+
+    def published_trials(self, experiment_id: str, study: str) -> dict[int, tuple[str, str]]:
+        """Run id and status of every trial, with those that the user has deleted in the UI."""
+        query = f"tags.study = {_quoted(study)} AND tags.trial IS NOT NULL"
+        with tracking_errors(f"Listing the published trials of {study}"):
+            return {
+                int(run.data.tags["trial"]): (run.info.run_id, run.info.status)
+                for run in self._search([experiment_id], query, view=ViewType.ALL)
+            }
+
+    def close_running(
+        self,
+        experiment_id: str,
+        study: str,
+        *,
+        except_run: str,
+        reason: str,
+        running_trials: Collection[int] = (),
+    ) -> list[str]:
+        """End what killed processes left RUNNING; `running_trials` are alive in other workers."""
+        query = f"tags.study = {_quoted(study)} AND attributes.status = 'RUNNING'"
+        closed = []
+        with tracking_errors(f"Closing what is left running of {study}"):
+            for run in self._search([experiment_id], query):
+                run_id = run.info.run_id
+                trial = run.data.tags.get("trial")
+                if run_id == except_run or (trial and int(trial) in running_trials):
+                    continue
+                self._client.set_tag(run_id, CLOSED_TAG, reason)
+                self._client.set_terminated(run_id, status="KILLED")
+                closed.append(run_id)
+        return closed
+
+    # Runs of any kind
+
+    def find_run(self, tag: str, value: str) -> str | None:
+        """The newest run with this tag, in any experiment."""
+        with tracking_errors(f"Looking for a run with {tag} = {value}"):
+            experiments = [found.experiment_id for found in self._experiments()]
+            found = self._first(experiments, f"tags.`{tag}` = {_quoted(value)}")
+            return found.info.run_id if found else None
+
+    def log_artifacts(self, run_id: str, folder: Path, path: str | None = None) -> None:
+        """Log a folder whole, at the run's root or below `path`."""
+        with tracking_errors(f"Logging {folder} to run {run_id}"):
+            self._client.log_artifacts(run_id, str(folder), artifact_path=path)
+
+    def download(self, run_id: str, path: str, to: Path) -> Path:
+        """Copy a run's file or folder to below `to`; the path of the copy."""
+        to.mkdir(parents=True, exist_ok=True)
+        with tracking_errors(f"Downloading {path} of run {run_id}"):
+            return Path(self._client.download_artifacts(run_id, path, dst_path=str(to)))
+
+    def _create_run(
+        self, experiment_id: str, name: str, *, tags: Mapping[str, str], start_ms: int | None = None
+    ) -> str:
+        run = self._client.create_run(
+            experiment_id, start_time=start_ms, tags={**self._who, **tags}, run_name=name
+        )
+        return run.info.run_id
+
+    def _find_trial(self, experiment_id: str, study: str, trial: int) -> Run | None:
+        return self._first(
+            [experiment_id], f"tags.study = {_quoted(study)} AND tags.trial = '{trial}'"
+        )
+
+    def _first(self, experiments: list[str], query: str) -> Run | None:
+        runs = self._client.search_runs(
+            experiments, query, max_results=1, order_by=["attributes.start_time DESC"]
+        )
+        return runs[0] if runs else None
+
+    def _search(
+        self, experiments: list[str], query: str, view: int = ViewType.ACTIVE_ONLY
+    ) -> Iterator[Run]:
+        token = None
+        while True:
+            page = self._client.search_runs(
+                experiments, query, view, max_results=RUNS_A_PAGE, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _experiments(self):
+        token = None
+        while True:
+            page = self._client.search_experiments(page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _epochs_logged(self, run_id: str, history: Sequence[Mapping[str, float | None]]) -> int:
+        """How many epochs came in live: they are in the run under the time they took place."""
+        if not history:
+            return 0
+        metric = next(iter(history[0]))
+        logged = self._client.get_metric_history(run_id, metric)
+        return max((point.step for point in logged), default=0)
+
+    def _stop_monitor(self, run_id: str) -> None:
+        monitor = self._monitors.pop(run_id, None)
+        if monitor is not None:
+            monitor.finish()
+
+
+def _quoted(value: str) -> str:
+    """A value in MLflow's search language, which has two kinds of quotes and no escapes."""
+    for quote in "'\"":
+        if quote not in value:
+            return f"{quote}{value}{quote}"
+    raise TrackingError(f"MLflow cannot search for a name with both kinds of quotes, got {value}.")
+
+
+def _trial_tags(study: str, trial: int, parent_run_id: str) -> dict[str, str]:
+    return {"study": study, "trial": str(trial), MLFLOW_PARENT_RUN_ID: parent_run_id}
+
+
+def _note(note: str) -> dict[str, str]:
+    return {MLFLOW_RUN_NOTE: note} if note else {}
+
+
+def _params(params: Mapping[str, object]) -> list[Param]:
+    return [Param(name, str(value)) for name, value in params.items()]
+
+
+def _tags(tags: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(name, str(value)) for name, value in tags.items()]
+
+
+def _metrics(metrics: Mapping[str, float | None], *, timestamp: int, step: int) -> list[Metric]:
+    """What is undefined stays out: MLflow has no None, and stores NaN as a zero with a flag."""
+    return [
+        Metric(name, float(value), timestamp, step)
+        for name, value in metrics.items()
+        if value is not None and not math.isnan(value)
+    ]
+
+
+def _trial_metrics(run: TrialRun, *, epochs_logged: int) -> list[Metric]:
+    """Epochs at their steps, spread evenly over the trial's time, and the results after them."""
+    n = len(run.history)
+    metrics = _metrics(run.metrics, timestamp=run.end_ms, step=n)
+    for step in range(epochs_logged + 1, n + 1):
+        at = run.start_ms + (run.end_ms - run.start_ms) * step // (n + 1)
+        metrics += _metrics(run.history[step - 1], timestamp=at, step=step)
+    return metrics
+
+
+def _dataset_input(use: DatasetUse) -> DatasetInput:
+    dataset = Dataset(
+        name=f"{use.name} {use.context}",  # a run keeps one input for each name and digest
+        digest=use.digest,
+        source_type="local",
+        source=json.dumps({"uri": use.source}),
+        profile=json.dumps({"num_rows": use.n_images}),
+    )
+    return DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, use.context)])
