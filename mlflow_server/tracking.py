@@ -212,7 +212,7 @@ class Tracking:
                 tags=_tags({**tags, **run.tags, **_note(run.note)}),
             )
             if run.artifacts is not None:
-                self._client.log_artifacts(run_id, str(run.artifacts))
+                self._log_folder(run_id, run.artifacts)
             self._client.set_terminated(run_id, status=run.status, end_time=run.end_ms)
             return run_id
 
@@ -260,13 +260,18 @@ class Tracking:
     def log_artifacts(self, run_id: str, folder: Path, path: str | None = None) -> None:
         """Log a folder whole, at the run's root or below `path`."""
         with tracking_errors(f"Logging {folder} to run {run_id}"):
-            self._client.log_artifacts(run_id, str(folder), artifact_path=path)
+            self._log_folder(run_id, folder, path)
 
     def download(self, run_id: str, path: str, to: Path) -> Path:
         """Copy a run's file or folder to below `to`; the path of the copy."""
         to.mkdir(parents=True, exist_ok=True)
         with tracking_errors(f"Downloading {path} of run {run_id}"):
             return Path(self._client.download_artifacts(run_id, path, dst_path=str(to)))
+
+    def _log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
+        if not folder.is_dir():  # MLflow would log nothing and say nothing
+            raise TrackingError(f"There is no folder {folder} to log to run {run_id}.")
+        self._client.log_artifacts(run_id, str(folder), artifact_path=path)
 
     def _create_run(
         self, experiment_id: str, name: str, *, tags: Mapping[str, str], start_ms: int | None = None

@@ -160,8 +160,9 @@ def test_a_run_that_a_kill_left_empty_is_completed(tracking, client, experiment,
 def test_a_run_whose_files_could_not_be_written_is_completed_later(
     tracking, client, experiment, parent, tmp_path
 ):
+    (tmp_path / "grid.png").symlink_to(tmp_path / "nothing")
     with pytest.raises(TrackingError, match="Publishing trial 7 of giaem failed"):
-        tracking.publish_trial(experiment, parent, replace(TRIAL, artifacts=tmp_path / "gone"))
+        tracking.publish_trial(experiment, parent, replace(TRIAL, artifacts=tmp_path))
     assert [status for _, status in tracking.published_trials(experiment, "giaem").values()] == [
         "RUNNING"
     ]
@@ -169,6 +170,11 @@ def test_a_run_whose_files_could_not_be_written_is_completed_later(
     assert len(all_runs(client, experiment)) == 2
     assert client.get_run(run_id).info.status == "FINISHED"
     assert len(client.get_metric_history(run_id, "train_loss")) == 3
+
+
+def test_a_folder_that_is_not_there_is_an_error(tracking, parent, tmp_path):
+    with pytest.raises(TrackingError, match="There is no folder"):
+        tracking.log_artifacts(parent, tmp_path / "gone")
 
 
 def test_what_a_killed_process_left_running_is_closed_and_can_still_be_completed(
