@@ -1,0 +1,174 @@
+"""The per-image KMeans head: a tumour is a large enough half of the brighter kind.
+
+Owns 2-means over the points of one map, with the labels of `sklearn.cluster.KMeans`: its seeding,
+its iterations, its tolerance, its tie. Knows nothing of the maps' use.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from models.heads.head import Head, check_integer, check_unit
+from models.heads.points import coordinates
+
+MAX_ITER, TOL = 300, 1e-4  # scikit-learn's defaults
+
+
+class ImageKMeans(Head):
+    """Tumour iff the cluster with the larger mean error, of 2-means over the points
+    (error, x/2, y/2) of one image, holds >= `tumor_index` of the pixels.
+
+    A map of one error has no such cluster: its mask is empty and its share 0.
+    """
+
+    def __init__(self, tumor_index: float = 0.1, seed: int = 0):
+        self.tumor_index = tumor_index
+        self.seed = seed
+
+    def _check_parameters(self) -> None:
+        check_unit("tumor_index", self.tumor_index)
+        check_integer("seed", self.seed, at_least=0)
+
+    def _scores(self, error_maps: np.ndarray) -> np.ndarray:
+        counts = np.array([np.count_nonzero(mask) for mask in self._masks(error_maps)])
+        return counts / error_maps[0].size - self.tumor_index
+
+    def _masks(self, error_maps: np.ndarray) -> np.ndarray:
+        masks = np.zeros(error_maps.shape, dtype=bool)
+        x, y = coordinates(error_maps.shape[2]), coordinates(error_maps.shape[1])
+        _brighter_clusters(error_maps, x, y, *_draws(self.seed, x.size * y.size), masks)
+        return masks
+
+
+def two_means(error_map: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """One map's labels, int64 (h, w): `KMeans(2, n_init=1, random_state=seed)` on its points."""
+    x, y = coordinates(error_map.shape[1]), coordinates(error_map.shape[0])
+    return _two_means(error_map, x, y, *_draws(seed, error_map.size)).astype(np.int64)
+
+
+def _draws(seed: int, n_points: int) -> tuple[int, np.ndarray]:
+    """What k-means++ draws, the same for every map: the first centre, and where in the sum of
+    squared distances to look for the two candidates of the second."""
+    random = np.random.RandomState(seed)
+    first = random.choice(n_points, p=np.full(n_points, 1 / n_points))
+    return first, random.uniform(size=2)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _distances(error_map, x, y, center, squared):
+    """Write each pixel's squared distance to the pixel number `center`; return their sum."""
+    row, column = divmod(center, len(x))
+    total = 0.0
+    for i in range(len(y)):
+        for j in range(len(x)):
+            error = np.float64(error_map[i, j]) - error_map[row, column]
+            squared[i, j] = error**2 + (x[j] - x[column]) ** 2 + (y[i] - y[row]) ** 2
+            total += squared[i, j]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _reach(squared, target):
+    """The first pixel at which the running sum reaches the target, or the last pixel."""
+    total = 0.0
+    for i, value in enumerate(squared.flat):
+        total += value
+        if total >= target:
+            return i
+    return squared.size - 1
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _remaining(squared, candidate):
+    """The sum of squared distances once the candidate is a centre too."""
+    total = 0.0
+    for i in range(squared.shape[0]):
+        for j in range(squared.shape[1]):
+            total += min(squared[i, j], candidate[i, j])
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _second_center(error_map, x, y, first, draws):
+    """The better of k-means++'s two candidates for the second centre."""
+    squared, candidate = np.empty(error_map.shape), np.empty(error_map.shape)
+    total = _distances(error_map, x, y, first, squared)
+    best, least = -1, np.inf
+    for draw in draws:
+        center = _reach(squared, draw * total)
+        _distances(error_map, x, y, center, candidate)
+        remaining = _remaining(squared, candidate)
+        if remaining < least:
+            best, least = center, remaining
+    return best
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _sum_above(errors, slope, steps, bound, x):
+    """Over the pixels of a row on the second centre's side: their number, sum of errors, of x."""
+    n, sum_error, sum_x = 0, 0.0, 0.0
+    for j in range(len(x)):
+        above = errors[j] * slope + steps[j] > bound
+        n += above
+        sum_error += errors[j] if above else 0.0
+        sum_x += x[j] if above else 0.0
+    return n, sum_error, sum_x
+
+
+@njit(cache=True, nogil=True)
+def _half_space(centers):
+    """(normal, bound) of the points nearer to the second centre: point . normal > bound."""
+    normal = centers[1] - centers[0]
+    return normal, (np.sum(centers[1] ** 2) - np.sum(centers[0] ** 2)) / 2
+
+
+@njit(cache=True, nogil=True)
+def _new_centers(error_map, x, y, centers, total):
+    normal, bound = _half_space(centers)
+    n, sums, steps = 0, np.zeros(3), normal[1] * x
+    for i in range(len(y)):
+        row_n, sum_error, sum_x = _sum_above(
+            error_map[i], normal[0], steps, bound - normal[2] * y[i], x
+        )
+        n += row_n
+        sums += np.array([sum_error, sum_x, row_n * y[i]])
+    moved = np.empty((2, 3))
+    moved[0], moved[1] = (total - sums) / (error_map.size - n), sums / n
+    return moved
+
+
+@njit(cache=True, nogil=True)
+def _two_means(error_map, x, y, first, draws):
+    """Which pixels belong to the second centre, bool (h, w)."""
+    height, width = error_map.shape
+    second = _second_center(error_map, x, y, first, draws)
+    centers = np.empty((2, 3))
+    for k, pixel in enumerate((first, second)):
+        i, j = divmod(pixel, width)
+        centers[k] = np.array([np.float64(error_map[i, j]), x[j], y[i]])
+    errors = error_map.astype(np.float64)
+    total = np.array([errors.sum(), x.sum() * height, y.sum() * width])
+    tolerance = TOL * (errors.var() + x.var() + y.var()) / 3
+    for _ in range(MAX_ITER):
+        moved = _new_centers(errors, x, y, centers, total)
+        shift = np.sum((moved - centers) ** 2)
+        centers = moved
+        if shift <= tolerance:
+            break
+    normal, bound = _half_space(centers)
+    labels = np.empty(error_map.shape, dtype=np.bool_)
+    for i in range(height):
+        labels[i] = errors[i] * normal[0] + normal[1] * x > bound - normal[2] * y[i]
+    return labels
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _brighter_clusters(error_maps, x, y, first, draws, masks):
+    """Write the cluster with the larger mean error of each map that has more than one error."""
+    for i in prange(len(error_maps)):
+        errors = error_maps[i].astype(np.float64)
+        if errors.min() == errors.max():
+            continue
+        labels = _two_means(errors, x, y, first, draws)
+        inside = np.sum(errors * labels) / np.sum(labels)
+        outside = np.sum(errors * ~labels) / np.sum(~labels)
+        masks[i] = labels if inside > outside else ~labels
