@@ -23,9 +23,10 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVER_ANSWERS_WITHIN = 3.0  # seconds
 
 # For this process only, and never over what the user has set. MLflow's own defaults retry a dead
-# server for minutes and print a line for each run that ends.
+# server for minutes, print a line for each run that ends and draw a bar for each file.
 CLIENT_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",

@@ -1,0 +1,202 @@
+"""A model's whole way: from a folder to a run, to a version, to answers in another process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from mlflow_server import Tracking, TrackingError, local_artifacts, local_uri
+from mlflow_server.registry import load_model, log_model, register
+
+# A predictor in the shape of ours: brighter on average than the number in its folder is a tumour.
+BRIGHTNESS = """
+from pathlib import Path
+import numpy as np
+import pandas as pd
+
+class Brightness:
+    def __init__(self, limit):
+        self.limit = limit
+
+    def predict(self, images):
+        score = np.array([image.mean() - self.limit for image in images])
+        return pd.DataFrame({"label": (score >= 0).astype(np.int64), "score": score})
+
+def load(folder):
+    return Brightness(float((Path(folder) / "limit.txt").read_text()))
+"""
+
+DARK, BRIGHT = np.full((4, 6), 10, np.uint8), np.full((5, 3), 200, np.uint8)
+
+IN_A_FRESH_PROCESS = """
+import sys, mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/brightness@candidate")
+batch = np.stack([np.full((4, 6), 10, np.uint8), np.full((4, 6), 200, np.uint8)])
+answer = model.predict(batch)
+assert list(answer.columns) == ["label", "score"], answer
+assert answer.label.tolist() == [0, 1], answer
+assert answer.score.tolist() == [-90.0, 100.0], answer
+ragged = [np.full((4, 6), 10, np.uint8), np.full((5, 3), 200, np.uint8)]
+assert model.predict(ragged).label.tolist() == [0, 1]
+colour = np.stack([batch] * 3, axis=-1)
+assert model.predict(colour).label.tolist() == [0, 1]
+over_http = [image.tolist() for image in ragged]
+assert model.predict(over_http).label.tolist() == [0, 1]
+import brightness
+assert "code" in brightness.__file__, brightness.__file__
+print("answered")
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture(scope="module")
+def uri(root):
+    return local_uri(root)
+
+
+@pytest.fixture(scope="module")
+def tracking(root, uri):
+    return Tracking(uri, local_artifacts(root))
+
+
+@pytest.fixture(scope="module")
+def client(uri, tracking):
+    return MlflowClient(uri, registry_uri=uri)
+
+
+@pytest.fixture
+def run_id(tracking, request):
+    experiment = tracking.experiment(request.node.name, note="", tags={})
+    return tracking.open_study(experiment, "giaem", params={"limit": 100}, tags={}, datasets=[])
+
+
+@pytest.fixture(scope="module")
+def brightness(root):
+    """The packages to ship, and the folder that the entry point loads."""
+    (root / "brightness").mkdir()
+    (root / "brightness" / "__init__.py").write_text(BRIGHTNESS)
+    (root / "weights").mkdir()
+    (root / "weights" / "limit.txt").write_text("100")
+    return root
+
+
+def log(uri, run_id, brightness, **changed):
+    return log_model(
+        uri,
+        run_id,
+        brightness / "weights",
+        **{
+            "name": "brightness",
+            "loader": "brightness:load",
+            "code_paths": [brightness / "brightness"],
+            "input_example": np.stack([DARK, DARK]),
+            "pip_requirements": ["numpy", "pandas"],
+            "metadata": {"data": "phantom"},
+            **changed,
+        },
+    )
+
+
+def test_a_registered_model_answers_in_another_process_without_pickle(
+    uri, run_id, brightness, tmp_path
+):
+    model_uri = log(uri, run_id, brightness)
+    register(uri, model_uri, "brightness", tags={"study": "giaem"}, description="mean grey value")
+    ran = subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS, uri],
+        cwd=tmp_path,
+        env=os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == "answered"
+    files = MlflowClient(uri).get_logged_model(model_uri.removeprefix("models:/"))
+    folder = Path(files.artifact_location.removeprefix("file://"))
+    assert not [file for file in folder.rglob("*") if file.suffix in (".pkl", ".pickle")]
+
+
+def test_a_logged_model_says_what_it_takes_and_gives(uri, run_id, brightness, monkeypatch):
+    monkeypatch.syspath_prepend(str(brightness))
+    info = load_model(uri, log(uri, run_id, brightness)).metadata
+    assert [(t.type, t.shape) for t in info.signature.inputs] == [(np.uint8, (-1, -1, -1))]
+    assert info.signature.outputs.input_names() == ["label", "score"]
+    assert info.saved_input_example_info is not None
+    assert info.metadata["data"] == "phantom"
+
+
+def test_logging_a_model_leaves_the_run_and_the_active_run_alone(uri, client, run_id, brightness):
+    before = client.get_run(run_id)
+    model_uri = log(uri, run_id, brightness)
+    after = client.get_run(run_id)
+    assert mlflow.active_run() is None
+    assert (after.info.status, after.data.params) == ("RUNNING", before.data.params)
+    assert [f"models:/{m.model_id}" for m in after.outputs.model_outputs] == [model_uri]
+
+
+def test_a_run_s_model_is_logged_once(uri, run_id, brightness):
+    assert log(uri, run_id, brightness) == log(uri, run_id, brightness)
+
+
+def test_a_model_that_could_not_be_written_is_not_taken_for_one(uri, client, run_id, brightness):
+    with pytest.raises(TrackingError, match="Logging the model brightness"):
+        log(uri, run_id, brightness, code_paths=[brightness / "gone"])
+    model_uri = log(uri, run_id, brightness)
+    assert client.get_logged_model(model_uri.removeprefix("models:/")).status == "READY"
+
+
+def test_a_model_keeps_its_version_and_takes_the_alias_back(
+    uri, client, tracking, run_id, brightness
+):
+    described = {"tags": {"study": "giaem", "trial": "3"}, "description": "the winner"}
+    first = log(uri, run_id, brightness)
+    version = register(uri, first, "twice", **described)
+    assert register(uri, first, "twice", **described) == version
+    other_run = tracking.open_study(
+        client.get_run(run_id).info.experiment_id, "dbscan", params={}, tags={}, datasets=[]
+    )
+    second = register(uri, log(uri, other_run, brightness), "twice", **described)
+    assert int(second) == int(version) + 1
+    assert client.get_model_version_by_alias("twice", "candidate").version == second
+    register(uri, first, "twice", **described)
+    candidate = client.get_model_version_by_alias("twice", "candidate")
+    assert candidate.version == version
+    assert candidate.run_id == run_id
+    assert candidate.tags == described["tags"]
+    assert candidate.description == "the winner"
+
+
+def test_loading_refuses_pickle_and_leaves_the_setting_as_it_was(uri, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", raising=False)
+    pickled = tmp_path / "pickled"
+    mlflow.pyfunc.save_model(pickled, python_model=Pickled(), pip_requirements=["numpy"])
+    assert (pickled / "python_model.pkl").exists()
+    with pytest.raises(TrackingError, match="pickle"):
+        load_model(uri, str(pickled))
+    assert "MLFLOW_ALLOW_PICKLE_DESERIALIZATION" not in os.environ
+
+
+def test_a_model_loaded_here_answers(uri, run_id, brightness, monkeypatch):
+    monkeypatch.syspath_prepend(str(brightness))
+    model = load_model(uri, log(uri, run_id, brightness))
+    assert model.predict([DARK, BRIGHT]).label.tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"pass a single image as \[image\]"):
+        model.predict(DARK)
+
+
+class Pickled(mlflow.pyfunc.PythonModel):
+    """Saved as an object, not as code: what must not be loaded."""
+
+    def predict(self, context, model_input: np.ndarray, params=None):
+        return model_input
