@@ -112,13 +112,14 @@ def register(
 
 
 def load_model(tracking_uri: str, uri: str) -> mlflow.pyfunc.PyFuncModel:
-    """The model at `models:/<name>@<alias>` or `models:/<id>`; one with pickle in it is refused."""
+    """The model at `models:/<name>@<alias>` or `models:/<id>`; one with pickle in it is refused.
+
+    MLflow looks such addresses up where the process points to: `tracking_uri` from here on.
+    """
     connect(tracking_uri)
+    mlflow.set_tracking_uri(tracking_uri)
     with tracking_errors(f"Loading {uri}"), _pickle_refused():
-        folder = mlflow.artifacts.download_artifacts(
-            uri, tracking_uri=tracking_uri, registry_uri=tracking_uri
-        )
-        return mlflow.pyfunc.load_model(folder)
+        return mlflow.pyfunc.load_model(uri)
 
 
 def _logged_model(client: MlflowClient, run: Run, name: str) -> LoggedModel | None:
