@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 option = $(if $($(1)),--$(2) '$($(1))')
 STUDY_OPTIONS = $(call option,TRIALS,trials) $(call option,TIMEOUT,timeout) $(call option,SEED,seed) \
 	$(call option,DATA,data) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
-	$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,NAME,name)
+	$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,LABEL,label)
 
 .PHONY: help
 help: ## List the targets

@@ -38,6 +38,7 @@ FLOOR_COLORS = {
     "nearest_neighbor": "#9c5fb5",
 }
 CONTOUR_CELLS = 60
+NEIGHBORS = 5  # feasible trials that a cell of a contour averages
 MOST_CONTOURED = 4  # parameters; more panels are unreadable
 
 
@@ -167,7 +168,7 @@ def importances(study: optuna.Study, params: list[str]) -> go.Figure:
     )
     figure = go.Figure(bars)
     figure.update_xaxes(title="share of importance (PED-ANOVA)", range=[0, 1])
-    return _styled(figure, height=130 + 38 * len(names), margin={"l": 150})
+    return _styled(figure, height=max(340, 130 + 38 * len(names)))
 
 
 def importance_shares(study: optuna.Study, params: list[str]) -> dict[str, float]:
@@ -195,11 +196,11 @@ def slices(study: optuna.Study, params: list[str], *, metric: str) -> go.Figure:
 
 
 def contour(study: optuna.Study, params: list[str], *, metric: str) -> go.Figure:
-    """The objective over pairs of parameters, smoothed over the nearest trials."""
+    """The objective over pairs of parameters, smoothed over the nearest feasible trials."""
     table = _complete(study, params)
     chosen = [name for name in _most_important(study, params) if len(set(table[name])) > 1]
-    if len(chosen) < 2 or len(table) < 5:
-        raise NotPlottable("A contour needs five completed trials and two parameters that vary.")
+    if len(chosen) < 2 or table.feasible.sum() < NEIGHBORS:
+        raise NotPlottable("A contour needs five feasible trials and two parameters that vary.")
     axes = [axis(study, name, table[name]) for name in chosen]
     n = len(axes) - 1  # panels a side, below the diagonal
     figure = make_subplots(
@@ -209,9 +210,9 @@ def contour(study: optuna.Study, params: list[str], *, metric: str) -> go.Figure
         for column in range(row + 1):
             place = {"row": row + 1, "col": column + 1}
             x, y = axes[column], axes[row + 1]
-            figure.add_trace(_smoothed(x, y, table.value.to_numpy()), **place)
+            figure.add_trace(_smoothed(x, y, table), **place)
             for markers in _trial_markers(x.positions, y.positions, table):
-                markers.update(showlegend=row == column == 0, marker={"size": 5, "color": INK})
+                markers.update(showlegend=row == column == 0, marker={"color": INK})
                 figure.add_trace(markers, **place)
             figure.update_xaxes(title=x.name if row == n - 1 else None, **x.ticks, **place)
             figure.update_yaxes(title=y.name if column == 0 else None, **y.ticks, **place)
@@ -229,14 +230,14 @@ def distribution(study: optuna.Study, *, metric: str) -> go.Figure:
     return _styled(figure, height=340).update_layout(showlegend=False)
 
 
-def intermediate_values(study: optuna.Study, *, reported: str) -> go.Figure:
+def intermediate_values(study: optuna.Study) -> go.Figure:
     """What the trials reported as their epochs ended."""
     if not any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
         raise NotPlottable("No trial reported values while it ran.")
     figure = optuna.visualization.plot_intermediate_values(study)
     figure.update_traces(line={"width": 1.2}, marker={"size": 4}, opacity=0.7)
     figure.update_xaxes(title="epoch")
-    figure.update_yaxes(title=reported)
+    figure.update_yaxes(title="reported value")
     return _styled(figure, height=380)
 
 
@@ -267,10 +268,10 @@ def confusion(scored: Scored) -> go.Figure:
         z=shares,
         text=text,
         texttemplate="%{text}",
-        textfont={"size": 18},
-        colorscale=SCALE,
+        textfont={"size": 18, "color": INK},
+        colorscale=SCALE[:3],
         zmin=0,
-        zmax=1.3,
+        zmax=1,
         showscale=False,
         hoverinfo="skip",
         xgap=4,
@@ -293,8 +294,7 @@ def roc(scored: Scored, floors: list[Scored]) -> go.Figure:
     figure.add_trace(_operating_point(*point))
     figure.update_xaxes(title="false alarms (1 - specificity)", range=[-0.02, 1.02])
     figure.update_yaxes(title="recall", range=[-0.02, 1.02])
-    figure.update_layout(legend_title="method (AUROC)")
-    return _styled(figure, height=460)
+    return _with_inner_legend(_styled(figure, height=460), title="method (AUROC)", x=0.98)
 
 
 def precision_recall(scored: Scored, floors: list[Scored]) -> go.Figure:
@@ -307,8 +307,30 @@ def precision_recall(scored: Scored, floors: list[Scored]) -> go.Figure:
     figure.add_trace(_operating_point(scored.metrics["recall"], scored.metrics["precision"]))
     figure.update_xaxes(title="recall", range=[-0.02, 1.02])
     figure.update_yaxes(title="precision", range=[-0.02, 1.02])
-    figure.update_layout(legend_title="method (AUPRC)")
-    return _styled(figure, height=460)
+    return _with_inner_legend(_styled(figure, height=460), title="method (AUPRC)", x=0.5)
+
+
+def scores(scored: Scored) -> go.Figure:
+    """How the scores of the two classes lie about the decision."""
+    edges = np.histogram_bin_edges(scored.scores, bins=40)
+    figure = go.Figure()
+    for label, name, color in ((0, "no tumour", MUTED), (1, "tumour", ACCENT)):
+        counts, _ = np.histogram(scored.scores[scored.labels == label], bins=edges)
+        figure.add_trace(
+            go.Bar(
+                x=(edges[:-1] + edges[1:]) / 2,
+                y=counts / counts.sum(),
+                width=np.diff(edges),
+                name=name,
+                marker={"color": color, "line": {"width": 0}},
+                opacity=0.6,
+            )
+        )
+    figure.add_vline(x=0, line={"color": BEST, "width": 2})
+    figure.update_layout(barmode="overlay")
+    figure.update_xaxes(title="score")
+    figure.update_yaxes(title="share of the class")
+    return _styled(figure, height=360)
 
 
 def giaem_surface(surface: Surface, *, specificity_floor: float) -> go.Figure:
@@ -365,7 +387,10 @@ def _trial_markers(x, y, table: pd.DataFrame) -> list[go.Scatter]:
     hover = "trial %{customdata}<br>%{x:.4g}, %{y:.4g}<extra></extra>"
     looks = {
         "trials": (table.feasible, {"color": ACCENT, "size": 6, "opacity": 0.75}),
-        "infeasible": (~table.feasible, {"color": INFEASIBLE, "size": 6, "symbol": "x-thin-open"}),
+        "infeasible": (
+            ~table.feasible,
+            {"color": INFEASIBLE, "size": 6, "symbol": "x-thin-open", "line": {"width": 1.5}},
+        ),
     }
     return [
         go.Scatter(
@@ -382,17 +407,19 @@ def _trial_markers(x, y, table: pd.DataFrame) -> list[go.Scatter]:
     ]
 
 
-def _smoothed(x: Axis, y: Axis, values: np.ndarray) -> go.Contour:
-    """The mean of the five nearest trials, weighted by nearness, on a grid of cells."""
-    lines = [np.linspace(a.positions.min(), a.positions.max(), CONTOUR_CELLS) for a in (x, y)]
-    scale = np.array([np.ptp(a.positions) for a in (x, y)])
-    nearest = KNeighborsRegressor(n_neighbors=5, weights="distance")
-    nearest.fit(np.column_stack([x.positions, y.positions]) / scale, values)
-    grid = np.stack(np.meshgrid(*lines), axis=-1)  # (CONTOUR_CELLS, CONTOUR_CELLS, 2)
-    z = nearest.predict(grid.reshape(-1, 2) / scale).reshape(grid.shape[:2])
+def _smoothed(x: Axis, y: Axis, table: pd.DataFrame) -> go.Contour:
+    """The mean of the nearest feasible trials, weighted by nearness, on a grid of cells."""
+    points = np.column_stack([x.positions, y.positions])  # (n, 2)
+    low, span = points.min(axis=0), np.ptp(points, axis=0)
+    lines = np.linspace(low, low + span, CONTOUR_CELLS)  # (CONTOUR_CELLS, 2)
+    grid = np.stack(np.meshgrid(*lines.T), axis=-1)  # (CONTOUR_CELLS, CONTOUR_CELLS, 2)
+    feasible = table.feasible.to_numpy(dtype=bool)
+    nearest = KNeighborsRegressor(n_neighbors=NEIGHBORS, weights="distance")
+    nearest.fit(points[feasible] / span, table.value[feasible])
+    z = nearest.predict(grid.reshape(-1, 2) / span).reshape(grid.shape[:2])
     return go.Contour(
-        x=lines[0],
-        y=lines[1],
+        x=lines[:, 0],
+        y=lines[:, 1],
         z=np.round(z, 4),
         coloraxis="coloraxis",
         contours_coloring="heatmap",
@@ -425,9 +452,26 @@ def _point(name: str, point: SurfacePoint, *, symbol: str) -> go.Scatter:
     )
 
 
+def _with_inner_legend(figure: go.Figure, *, title: str, x: float) -> go.Figure:
+    """The legend as a list in the lower part of the plot, centred or to the right at `x`."""
+    return figure.update_layout(
+        legend={
+            "title": title,
+            "orientation": "v",
+            "x": x,
+            "xanchor": "right" if x > 0.5 else "center",
+            "y": 0.03,
+            "yanchor": "bottom",
+            "font": {"size": 11},
+            "bgcolor": "rgba(255, 255, 255, 0.8)",
+        }
+    )
+
+
 def _styled(figure: go.Figure, *, height: int, margin: dict[str, int] | None = None) -> go.Figure:
     """The report's look, whatever the figure came with."""
     axes = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
+    axes["title"] = {"standoff": 10}
     look = go.layout.Template(
         layout={
             "font": {"family": FONT, "size": 13, "color": INK},
@@ -440,5 +484,5 @@ def _styled(figure: go.Figure, *, height: int, margin: dict[str, int] | None = N
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         }
     )
-    margin = {"l": 70, "r": 30, "t": 40, "b": 55} | (margin or {})
+    margin = {"l": 70, "r": 30, "t": 40, "b": 50} | (margin or {})
     return figure.update_layout(template=look, title=None, width=None, height=height, margin=margin)

@@ -27,6 +27,8 @@ from training.floors import Scored
 TILES = ("f2", "recall", "specificity", "auroc")
 COLUMNS = ("f2", "recall", "specificity", "precision", "auroc", "auprc", "accuracy", "macro_f1")
 NO_WINNER = "No completed trial keeps the constraints, so the test split was not touched."
+# No button that sends a chart to a server: what is known of the images stays here.
+PLOTLY = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,9 @@ def _search_plots(report: ReportInput) -> list[Plot]:
         Plot(
             "wide",
             "Contour",
-            "The objective smoothed over the five nearest trials; dots are trials, crosses "
-            f"infeasible ones. Of more than {figures.MOST_CONTOURED} parameters, the most "
-            "important.",
+            "The objective of the feasible trials (dots), each point the mean of the five nearest; "
+            f"crosses are infeasible trials. Of more than {figures.MOST_CONTOURED} parameters, the "
+            "most important.",
             partial(figures.contour, study, params, metric=metric),
         ),
         Plot(
@@ -245,6 +247,12 @@ def _test_plots(report: ReportInput) -> list[Plot]:
             "Images, and the share of their true class.",
             partial(figures.confusion, winner),
         ),
+        Plot(
+            "half",
+            "Scores",
+            "How the two classes' scores are spread; from the line on it is called a tumour.",
+            partial(figures.scores, winner),
+        ),
     ]
 
 
@@ -257,7 +265,7 @@ def _plots(anchor: str, plots: list[Plot]) -> str:
                 full_html=False,
                 include_plotlyjs=False,
                 div_id=f"{anchor}-plot-{number}",
-                config={"displaylogo": False, "responsive": True},
+                config=PLOTLY,
             )
         except NotPlottable as reason:
             picture = f'<p class="empty">{escape(str(reason))}</p>'

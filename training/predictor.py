@@ -55,8 +55,12 @@ class Predictor:
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads: two files of arrays and one of text."""
-        folder.mkdir(parents=True, exist_ok=True)
+        self.save_head(folder)
         checkpoint.save_weights(self.module, folder / WEIGHTS)
+
+    def save_head(self, folder: Path) -> None:
+        """The same without the weights, for a predictor whose network is kept elsewhere."""
+        folder.mkdir(parents=True, exist_ok=True)
         checkpoint.save_arrays(_learned(self.head), folder / HEAD)
         names = {kind: name for name, kind in HEADS.items()}
         description = {

@@ -1,0 +1,145 @@
+"""The command line: `python -m studies run|list|ui`. It reads arguments and environment, and turns
+what is wrong with the input into one sentence and exit status 2."""
+
+import argparse
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import optuna
+
+from mlflow_server import TrackingError
+from studies.runner import run
+from studies.settings import Settings
+from studies.study import StudyError, find_study, known_studies
+from studies.ui import open_ui
+from training.cache import CacheError
+from training.data import DataError
+from training.device import DeviceError
+from training.loop import TrainingError
+
+INPUT_ERRORS = (StudyError, DataError, DeviceError, TrainingError, CacheError, TrackingError)
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    options = parser().parse_args(arguments)
+    quiet()
+    try:
+        return COMMANDS[options.command](options)
+    except INPUT_ERRORS as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def run_study(options: argparse.Namespace) -> int:
+    """`run`: search, conclude, publish."""
+    settings = Settings(
+        **places(),
+        trials=options.trials,
+        timeout=options.timeout,
+        seed=options.seed,
+        data=options.data,
+        split=options.split,
+        preprocess=options.preprocess,
+        detector=options.detector,
+        device=options.device,
+        label=options.label,
+    )
+    return 0 if run(find_study(options.study), settings) else INTERRUPTED
+
+
+def list_studies(options: argparse.Namespace) -> int:
+    """`list`: a line a study."""
+    for study in known_studies().values():
+        print(f"{study.name:<14} {study.doc}")
+    return 0
+
+
+def show_ui(options: argparse.Namespace) -> int:
+    """`ui`: the tracking server over this folder's databases."""
+    open_ui(Settings(**places()), port=options.port)
+    return 0
+
+
+COMMANDS = {"run": run_study, "list": list_studies, "ui": show_ui}
+
+
+def places() -> dict:
+    """Where everything is written, from the environment or below `var/`."""
+    root = Path(os.environ.get("VAR_DIR", "var")).resolve()
+    return {
+        "root": root,
+        "storage_url": os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{root / 'optuna.db'}",
+        "tracking_uri": os.environ.get("MLFLOW_TRACKING_URI")
+        or f"sqlite:///{root / 'mlflow' / 'mlflow.db'}",
+    }
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what is wrong in one line, without its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the sentence alone."""
+        self.exit(BAD_INPUT, re.sub(r"^argument [^:]*: (?=[A-Z])", "", message) + "\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of every command."""
+    top = Parser(prog="python -m studies", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    study = commands.add_parser("run", help="search, conclude and publish one study")
+    study.add_argument("study", help="a name that `list` shows")
+    study.add_argument("--trials", type=count("TRIALS", 1), help="how many to add")
+    study.add_argument("--timeout", type=seconds, help="seconds after which none begins")
+    study.add_argument("--seed", type=count("SEED", 0), default=0, help="of split and search")
+    study.add_argument("--data", default="auto", help="br35h, phantom, or a folder with yes/, no/")
+    study.add_argument("--split", default="grouped", choices=["grouped", "paper"])
+    study.add_argument("--preprocess", default="head", choices=["head", "paper"])
+    study.add_argument("--detector", default="brain_cvae", help="a detector's name, or search")
+    study.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    study.add_argument("--label", default="", help="sets a study apart from others of its name")
+    commands.add_parser("list", help="the studies there are")
+    ui = commands.add_parser("ui", help="open the tracking server")
+    ui.add_argument("--port", type=count("PORT", 1), default=5000)
+    return top
+
+
+def count(name: str, at_least: int) -> Callable[[str], int]:
+    """A converter for an argument that is a whole number."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < at_least:
+            raise argparse.ArgumentTypeError(
+                f"{name} must be a whole number of at least {at_least}, got '{text}'."
+            )
+        return int(text)
+
+    return convert
+
+
+def seconds(text: str) -> float:
+    """A converter for TIMEOUT."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"TIMEOUT must be whole seconds above 0, got '{text}'.")
+    return float(text)
+
+
+def quiet() -> None:
+    """The libraries' own progress lines give way to ours."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""How a study ends: the best trial on test, once; the floors beside it; what both are worth.
+
+The only code that touches the test split. A trial's answers on it are kept, so that ending the
+same study again asks nothing new of it, and every trial that was ever looked at is counted.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+from PIL import Image
+
+from models.heads.giaem import best_giaem, objective_surface
+from studies.candidate import answer, example_grid
+from studies.figures import Surface, SurfacePoint
+from studies.session import Session
+from studies.storage import best_feasible
+from studies.study import Candidate, News
+from studies.summary import Findings
+from training.cache import make_key
+from training.floors import Scored, evaluate_scored, floors
+
+TEST_LOOKS = "test_looks"  # a study's user attribute: the trials that were scored on test
+GRID = np.linspace(0, 1, 100)  # the paper's grid of both GIAEM parameters
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What a study ends with; without a feasible trial there are no winner and no candidate."""
+
+    findings: Findings
+    best: FrozenTrial | None
+    candidate: Candidate | None
+    winner: Scored | None
+    floors: list[Scored]
+    grids: dict[str, Image.Image]
+    surface: Surface | None
+
+
+def conclude(session: Session, search: optuna.Study) -> Conclusion:
+    """Score the best feasible trial and the floors on the test split."""
+    best = best_feasible(search)
+    candidate = session.study.fit(best.params, session.lab, News()) if best else None
+    winner = score_on_test(session, search, best, candidate) if best else None
+    beside = score_floors(session)
+    return Conclusion(
+        findings=_findings(session, search, best, winner, beside),
+        best=best,
+        candidate=candidate,
+        winner=winner,
+        floors=beside,
+        grids=_grids(session, candidate) if candidate else {},
+        surface=_surface(session, search, candidate) if candidate else None,
+    )
+
+
+def score_on_test(
+    session: Session, search: optuna.Study, best: FrozenTrial, candidate: Candidate
+) -> Scored:
+    """The best trial's answers on the test split: read where it has given them, else asked for."""
+    path = session.folder / "test" / f"trial_{best.number}.csv"
+    if path.exists():
+        return read_answers(session.study.name, path)
+    looks = search.user_attrs.get(TEST_LOOKS, [])
+    search.set_user_attr(TEST_LOOKS, [*looks, best.number])
+    maps = candidate.detector.error_maps(session.lab.splits.test)
+    scored = answer(session.study.name, candidate, maps)
+    write_answers(scored, path, session=session)
+    return scored
+
+
+def score_floors(session: Session) -> list[Scored]:
+    """The floors on the test split of this data set; computed once for each split."""
+    lab = session.lab
+
+    def make(folder: Path) -> None:
+        for scored in floors(lab.dataset, lab.splits, seed=lab.seed):
+            write_answers(scored, folder / f"{scored.name}.csv", session=session)
+
+    key = make_key(
+        floors=1,
+        data=lab.dataset.digest,
+        test=lab.splits.test.tolist(),
+        val=lab.splits.val.tolist(),
+    )
+    folder = lab.cache.get_or_make(key, make)
+    return [read_answers(path.stem, path) for path in sorted(folder.glob("*.csv"))]
+
+
+def write_answers(scored: Scored, path: Path, *, session: Session) -> None:
+    """One row a test image: file, label, group, score and answer."""
+    files = session.lab.dataset.manifest["file"].to_numpy()[session.lab.splits.test]
+    table = pd.DataFrame(
+        {
+            "file": files,
+            "label": scored.labels,
+            "group": scored.groups,
+            "score": scored.scores,
+            "predicted": scored.predicted,
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False)
+
+
+def read_answers(name: str, path: Path) -> Scored:
+    """What `write_answers` wrote, with its metrics and intervals."""
+    table = pd.read_csv(path, float_precision="round_trip")
+    columns = (table[column].to_numpy() for column in ("label", "group", "score", "predicted"))
+    return evaluate_scored(name, *columns)
+
+
+def test_looks(search: optuna.Study) -> list[int]:
+    """The trials that were scored on the test split, in order."""
+    return search.user_attrs.get(TEST_LOOKS, [])
+
+
+def _findings(
+    session: Session,
+    search: optuna.Study,
+    best: FrozenTrial | None,
+    winner: Scored | None,
+    beside: list[Scored],
+) -> Findings:
+    trials = search.get_trials(deepcopy=False)
+    seconds = sum(trial.duration.total_seconds() for trial in trials if trial.duration)
+    return Findings(
+        name=session.name,
+        doc=session.study.doc,
+        metric=session.study.metric,
+        facts={
+            **session.facts(),
+            "cost": f"{seconds:.0f} s in {len(trials)} trials",
+            "test split": f"looked at {len(test_looks(search))} times in this study",
+        },
+        counts=dict(Counter(trial.state for trial in trials)),
+        n_infeasible=sum(_breaks_constraint(trial) for trial in trials),
+        best=best,
+        winner=winner,
+        floors=beside,
+        leaks=session.leaks,
+    )
+
+
+def _breaks_constraint(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and any(
+        violation > 0 for violation in trial.constraints.values()
+    )
+
+
+def _grids(session: Session, candidate: Candidate) -> dict[str, Image.Image]:
+    lab = session.lab
+    return {
+        "Test images": example_grid(
+            candidate, lab, lab.splits.test, candidate.detector.error_maps(lab.splits.test)
+        ),
+        "Validation images": example_grid(
+            candidate, lab, lab.splits.val, lab.validation_maps(candidate.detector)
+        ),
+    }
+
+
+def _surface(session: Session, search: optuna.Study, candidate: Candidate) -> Surface | None:
+    """The exact objective over both GIAEM parameters, where those and only those are searched."""
+    names = ["anomaly_threshold", "tumor_index"]
+    if sorted(session.study.space) != names:
+        return None
+    maps = session.lab.validation_maps(candidate.detector)
+    f2, specificity = objective_surface(maps.values, maps.labels, GRID, GRID)
+    optimum = best_giaem(maps.values, maps.labels, thresholds=GRID)
+    done = search.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    best = best_feasible(search)
+    return Surface(
+        thresholds=GRID,
+        indices=GRID,
+        f2=f2,
+        specificity=specificity,
+        optimum=SurfacePoint(
+            optimum.anomaly_threshold,
+            optimum.tumor_index,
+            answer("optimum", Candidate(candidate.detector, optimum), maps).metrics["f2"],
+        ),
+        found=SurfacePoint(*(best.params[name] for name in names), best.value),
+        tried=np.array([[trial.params[name] for name in names] for trial in done]),
+    )

@@ -1,0 +1,188 @@
+"""What MLflow is told of a study: beside the search, never in its way, and each trial once.
+
+Everything that is published waits in Optuna's storage and in the trial's folder until MLflow has
+it, so that a tracking server may be away: the next run of the study publishes what is owed.
+"""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from mlflow_server import Tracking, TrackingError, TrialRun
+from mlflow_server.registry import log_model
+
+REPORTED = "record"  # a trial's user attribute with all that is published of it
+INTERRUPTED = "interrupted"
+FAILED = "error"
+ARTIFACTS, MODEL = "artifacts", "model"
+WEIGHTS_OF = "detector_weights"  # the run that holds the weights with this key
+
+
+@dataclass(frozen=True)
+class ModelFormat:
+    """How a saved model becomes an MLflow model; the same for every trial of a study."""
+
+    loader: str
+    code_paths: list[Path]
+    requirements: list[str]
+    example: Any
+
+
+@dataclass
+class Record:
+    """The parent run of a study and the thread that publishes its trials."""
+
+    tracking: Tracking
+    study: str
+    experiment_id: str
+    parent_id: str
+    trials_folder: Path
+    detectors_folder: Path
+    model_format: ModelFormat
+    away: str | None = None  # why MLflow does not hear, once it does not
+    published: dict[int, str] = field(default_factory=dict)  # trial -> run id
+
+    def __post_init__(self):
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._weights: dict[str, str] = {}  # detector key -> run id
+        self._live: dict[int, str] = {}  # trial in training -> run id
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def begin_training(self, trial: int, started_ms: int) -> None:
+        """A trial trains: its run is opened now, so that its epochs can be watched."""
+
+        def open_run() -> None:
+            self._live[trial] = self.tracking.open_trial(
+                self.experiment_id,
+                self.parent_id,
+                self.study,
+                trial,
+                trial_name(self.study, trial),
+                started_ms,
+            )
+
+        self._queue.put(open_run)
+
+    def on_epoch(self, trial: int, epoch: int, metrics: dict[str, float]) -> None:
+        """An epoch of a trial that trains."""
+
+        def log_epoch() -> None:
+            if trial in self._live:
+                self.tracking.log_epoch(self._live[trial], epoch, metrics)
+
+        self._queue.put(log_epoch)
+
+    def publish(self, trial: FrozenTrial) -> None:
+        """Publish a finished trial soon."""
+        self._queue.put(lambda: self._publish(trial))
+
+    def settle(self, finished: Iterable[FrozenTrial]) -> list[int]:
+        """Wait until all is published, try once more what is not, and return what is owed."""
+        self._queue.put(None)
+        self._thread.join()
+        self.away = None
+        owed = [trial for trial in finished if trial.number not in self.published]
+        for trial in owed:
+            if self.away is None:
+                self._try(lambda trial=trial: self._publish(trial))
+        return [trial.number for trial in owed if trial.number not in self.published]
+
+    def log_model(self, trial: int, folder: Path) -> str:
+        """The address of a published trial's model; logged now if it has none yet."""
+        return log_model(
+            self.tracking.uri,
+            self.published[trial],
+            folder,
+            name="model",
+            loader=self.model_format.loader,
+            code_paths=self.model_format.code_paths,
+            input_example=self.model_format.example,
+            pip_requirements=self.model_format.requirements,
+            metadata={"study": self.study, "trial": trial},
+        )
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            self._try(job)
+
+    def _try(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except TrackingError as error:
+            self.away = str(error)
+
+    def _publish(self, trial: FrozenTrial) -> None:
+        folder = self.trials_folder / str(trial.number)
+        run = as_run(self.study, trial, folder / ARTIFACTS)
+        key = reported(trial).get("detector")
+        owns_weights = key is not None and self._place_weights(key, folder / ARTIFACTS, run.tags)
+        run_id = self.tracking.publish_trial(self.experiment_id, self.parent_id, run)
+        if owns_weights:
+            self._weights[key] = run_id
+        self.published[trial.number] = run_id
+        if (folder / MODEL).exists():
+            self.log_model(trial.number, folder / MODEL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _place_weights(self, key: str, artifacts: Path, tags: dict[str, str]) -> bool:
+        """Link a run to the one that holds its detector's weights; True if it is to hold them."""
+        holder = self._weights.get(key) or self.tracking.find_run(WEIGHTS_OF, key)
+        weights = self.detectors_folder / key
+        if holder:
+            self._weights[key] = holder
+            tags["detector_run"] = holder
+            return False
+        if not weights.exists():
+            return False
+        shutil.copytree(weights, artifacts / "detector", dirs_exist_ok=True)
+        tags[WEIGHTS_OF] = key
+        return True
+
+
+def as_run(study: str, trial: FrozenTrial, artifacts: Path) -> TrialRun:
+    """An Optuna trial as the run that stands for it; the states agree (see `run_status`)."""
+    report = reported(trial)
+    tags = {"state": trial.state.name, **report.get("tags", {})}
+    for reason in (FAILED, INTERRUPTED):
+        if reason in trial.user_attrs:
+            tags["reason"] = str(trial.user_attrs[reason])
+    return TrialRun(
+        study=study,
+        trial=trial.number,
+        name=trial_name(study, trial.number),
+        status=run_status(trial),
+        start_ms=round(trial.datetime_start.timestamp() * 1000),
+        end_ms=round(trial.datetime_complete.timestamp() * 1000),
+        params=trial.params,
+        metrics=report.get("metrics", {}),
+        history=report.get("history", []),
+        tags=tags,
+        note="",
+        artifacts=artifacts if artifacts.exists() else None,
+    )
+
+
+def run_status(trial: FrozenTrial) -> str:
+    """COMPLETE is FINISHED, PRUNED is KILLED; FAIL is FAILED after an error and KILLED when the
+    trial was interrupted or its process died."""
+    if trial.state == TrialState.COMPLETE:
+        return "FINISHED"
+    return "FAILED" if FAILED in trial.user_attrs else "KILLED"
+
+
+def reported(trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial left to be published."""
+    return json.loads(trial.user_attrs.get(REPORTED, "{}"))
+
+
+def trial_name(study: str, trial: int) -> str:
+    """`giaem (phantom) 007`: sorts as it counts."""
+    return f"{study} {trial:03}"

@@ -1,0 +1,250 @@
+"""How a study is run, from its first line to its last: the order of things, each left to its owner."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+import models
+import training
+from mlflow_server import DatasetUse, Tracking, TrackingError
+from studies.finish import Conclusion, conclude
+from studies.progress import Display, TrialLine, show_progress
+from studies.publish import draw_report, register_winner, test_metrics, write_evidence
+from studies.record import FAILED, ModelFormat, Record
+from studies.session import Session, open_session
+from studies.settings import Settings
+from studies.space import describe
+from studies.storage import best_feasible, fail_dead_trials, open_storage, open_study
+from studies.study import Study, StudyError
+from studies.summary import write_summary
+from studies.trials import TrialFailed, TrialRunner
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+SAME_ERRORS_END = 5  # our choice: by then the parameters are not the cause
+RUNTIME = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "pillow", "numba")
+
+
+def run(study: Study, settings: Settings) -> bool:
+    """Search, conclude and publish; False when it was interrupted (the study can be resumed)."""
+    session = open_session(study, settings, say=print)
+    settings.root.mkdir(parents=True, exist_ok=True)
+    search = open_study(
+        open_storage(settings.storage_url),
+        session.name,
+        session.specification(),
+        direction=session.study.direction,
+        pruner=session.study.pruner,
+        seed=settings.seed,
+    )
+    fail_dead_trials(search)
+    record = open_record(session, search)
+    interrupted = run_trials(session, search, record)
+    finish(session, search, record, interrupted=interrupted)
+    return not interrupted
+
+
+def run_trials(session: Session, search: optuna.Study, record: Record | None) -> bool:
+    """Run the trials that were asked for; True when a signal ended them early."""
+    n_trials = session.settings.trials or session.study.n_trials
+    best = best_feasible(search)
+    with show_progress(session.study.metric, n_trials) as display:
+        runner = TrialRunner(
+            session.study,
+            session.lab,
+            session.folder / "trials",
+            display,
+            record,
+            best=best.value if best else None,
+            tags=session.tags(),
+        )
+        after_trial = AfterTrial(session.study, display, record)
+        try:
+            with terminate_as_interrupt():
+                search.optimize(
+                    runner,
+                    n_trials=n_trials,
+                    timeout=session.settings.timeout,
+                    catch=(TrialFailed,),
+                    callbacks=[after_trial],
+                )
+        except KeyboardInterrupt:
+            display.say("Stopped. The same command goes on from here; what there is is written.")
+            return True
+    after_trial.raise_same_error()
+    return False
+
+
+class AfterTrial:
+    """What happens when a trial has ended: a line for the reader, a run for MLflow, a look at
+    whether every trial dies of the same error."""
+
+    def __init__(self, study: Study, display: Display, record: Record | None):
+        self._study, self._display, self._record = study, display, record
+        self._errors: list[str] = []
+
+    def __call__(self, search: optuna.Study, trial: FrozenTrial) -> None:
+        """Optuna's callback."""
+        self._display.on_trial(self._line(trial))
+        if self._record:
+            self._record.publish(trial)
+        self._errors = (
+            [*self._errors, trial.user_attrs[FAILED]] if FAILED in trial.user_attrs else []
+        )
+        if self._same_error():
+            search.stop()
+
+    def raise_same_error(self) -> None:
+        """Raise when the study was stopped because nothing but one error came."""
+        if self._same_error():
+            raise StudyError(
+                f"The last {SAME_ERRORS_END} trials failed with the same error: {self._errors[-1]}"
+            )
+
+    def _same_error(self) -> bool:
+        last = self._errors[-SAME_ERRORS_END:]
+        return len(last) == SAME_ERRORS_END and len(set(last)) == 1
+
+    def _line(self, trial: FrozenTrial) -> TrialLine:
+        best = self._display.best
+        feasible = all(violation <= 0 for violation in trial.constraints.values())
+        complete = trial.state == TrialState.COMPLETE
+        value = trial.value if complete else None
+        return TrialLine(
+            number=trial.number,
+            state=trial.user_attrs.get(FAILED, trial.state.name.lower()),
+            params=trial.params,
+            value=value,
+            is_feasible=feasible,
+            is_best=complete
+            and feasible
+            and self._study.is_better(value, best.value if best else None),
+        )
+
+
+def finish(
+    session: Session, search: optuna.Study, record: Record | None, *, interrupted: bool
+) -> None:
+    """Conclude, draw the report, publish what is owed, register the winner, and say where all is."""
+    conclusion = conclude(session, search)
+    report = draw_report(session, search, conclusion)
+    print(f"\n{write_summary(conclusion.findings)}\nReport: {report}")
+    if record is None:
+        print("Nothing was published: the tracking server is away. The next run publishes it.")
+        return
+    owed = record.settle(finished_trials(search))
+    if owed:
+        print(
+            f"{len(owed)} trials are owed to MLflow ({record.away}). The next run publishes them."
+        )
+        return
+    version = register_winner(session, record, conclusion) if conclusion.best else None
+    close(session, record, conclusion, report, interrupted=interrupted)
+    if version:
+        print(f"Registered: models:/{session.slug}@candidate (version {version})")
+    print("Browse: make ui")
+
+
+def close(
+    session: Session, record: Record, conclusion: Conclusion, report: Path, *, interrupted: bool
+) -> None:
+    """End the parent run with its files, metrics and note."""
+    folder = session.folder / "evidence"
+    write_evidence(session, conclusion, report, folder)
+    record.tracking.log_artifacts(record.parent_id, folder)
+    best = conclusion.best
+    record.tracking.close_study(
+        record.parent_id,
+        status="KILLED" if interrupted else "FINISHED",
+        metrics=({session.study.metric: best.value} if best else {}) | test_metrics(conclusion),
+        tags={"best_trial": str(best.number), "best_run": record.published[best.number]}
+        if best
+        else {},
+        note=write_summary(conclusion.findings),
+    )
+
+
+def open_record(session: Session, search: optuna.Study) -> Record | None:
+    """The MLflow side, with what earlier runs owe already on its way; None while a server is away.
+
+    A database that cannot be opened is an error: it would not come back by itself.
+    """
+    settings = session.settings
+    try:
+        tracking = Tracking(settings.tracking_uri, settings.artifact_root)
+        record = _open_record(session, tracking)
+    except TrackingError as error:
+        if not settings.tracking_uri.startswith("http"):
+            raise
+        print(f"{error} The search goes on without it.")
+        return None
+    for trial in finished_trials(search):
+        if trial.number not in record.published:
+            record.publish(trial)
+    return record
+
+
+def _open_record(session: Session, tracking: Tracking) -> Record:
+    study, lab = session.study, session.lab
+    experiment = tracking.experiment(
+        session.name, note=study.doc, tags={"study": study.name, "data": lab.dataset.name}
+    )
+    parent = tracking.open_study(
+        experiment,
+        session.name,
+        params={name: json.dumps(space) for name, space in describe(study.space).items()},
+        tags={**session.tags(), **{f"fact.{name}": text for name, text in session.facts().items()}},
+        datasets=[
+            DatasetUse(lab.dataset.name, lab.dataset.digest, session.settings.data, use, len(part))
+            for use, part in zip(("training", "validation", "test"), lab.splits, strict=True)
+        ],
+    )
+    tracking.close_running(experiment, session.name, except_run=parent, reason="its process died")
+    published = tracking.published_trials(experiment, session.name)
+    return Record(
+        tracking=tracking,
+        study=session.name,
+        experiment_id=experiment,
+        parent_id=parent,
+        trials_folder=session.folder / "trials",
+        detectors_folder=session.settings.root / "cache",
+        model_format=model_format(),
+        published={
+            trial: run_id for trial, (run_id, status) in published.items() if status != "RUNNING"
+        },
+    )
+
+
+def model_format() -> ModelFormat:
+    """How a predictor becomes an MLflow model that loads without this checkout."""
+    return ModelFormat(
+        loader="training.predictor:load",
+        code_paths=[Path(package.__file__).parent for package in (models, training)],
+        requirements=[f"{name}=={version(name)}" for name in RUNTIME],
+        example=np.zeros((2, 128, 128), np.uint8),
+    )
+
+
+def finished_trials(search: optuna.Study) -> list[FrozenTrial]:
+    """The trials that have ended, in order."""
+    return search.get_trials(deepcopy=False, states=FINISHED)
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """A scheduler's SIGTERM ends a study as Ctrl-C does."""
+
+    def interrupt(signum, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

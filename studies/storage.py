@@ -1,0 +1,130 @@
+"""Optuna's storage: the one place that opens it, and the truth about trials.
+
+It owns the rules of resuming: a study's specification must not change, and trials whose process
+died are failed before new ones start. It knows nothing of MLflow.
+"""
+
+import json
+import os
+import socket
+from datetime import datetime, timedelta
+from typing import Any
+
+import optuna
+import psutil
+from optuna.pruners import BasePruner
+from optuna.samplers import TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from studies.study import StudyError
+
+SPECIFICATION = "specification"
+WORKER = "worker"
+INTERRUPTED = "interrupted"
+
+
+def open_storage(url: str) -> RDBStorage:
+    """The storage at a database URL, made when it is new."""
+    arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    try:
+        return RDBStorage(url, engine_kwargs=arguments)
+    except (RuntimeError, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        raise StudyError(
+            f"Optuna cannot use {url} ({reason}). It may come from another version: run "
+            f"`optuna storage upgrade --storage {url}`, or move it away to start anew."
+        ) from error
+
+
+def open_study(
+    storage: RDBStorage,
+    name: str,
+    specification: dict[str, Any],
+    *,
+    direction: str,
+    pruner: BasePruner,
+    seed: int,
+) -> optuna.Study:
+    """The study of that name, new or resumed; refused when its specification has changed."""
+    study = optuna.create_study(
+        storage=storage, study_name=name, direction=direction, pruner=pruner, load_if_exists=True
+    )
+    # The same seed on resume would replay the same draws.
+    drawn = len(study.get_trials(deepcopy=False))
+    study.sampler = TPESampler(seed=seed + drawn)
+    if SPECIFICATION in study.user_attrs:
+        refuse_changes(name, old=study.user_attrs[SPECIFICATION], new=specification)
+    else:
+        study.set_user_attr(SPECIFICATION, specification)
+    return study
+
+
+def refuse_changes(name: str, *, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raise when a resumed study would mix trials of two specifications."""
+    before, after = flatten(old), flatten(new)
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    if not keys:
+        return
+    lines = [f"  {key}: {before.get(key, '-')} -> {after.get(key, '-')}" for key in keys]
+    raise StudyError(
+        f"The study '{name}' was begun with another specification:\n"
+        + "\n".join(lines)
+        + "\nIts trials cannot be compared with new ones. Undo the change, or begin a study "
+        "beside it with LABEL=<any word>."
+    )
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested dictionaries as one, keys joined by dots and values as JSON."""
+    flat: dict[str, str] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = json.dumps(value)
+    return flat
+
+
+def this_worker() -> dict[str, Any]:
+    """What tells this process from every other one, a later one with the same number included."""
+    process = psutil.Process()
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": process.create_time()}
+
+
+def is_alive(worker: dict[str, Any]) -> bool:
+    """Whether a worker's process still runs; those of other machines are taken to."""
+    if worker["host"] != socket.gethostname():
+        return True
+    try:
+        return abs(psutil.Process(worker["pid"]).create_time() - worker["started"]) < 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def fail_dead_trials(study: optuna.Study) -> list[int]:
+    """Fail the running trials whose process is gone, and return their numbers.
+
+    A running trial repels the sampler from its place, so a dead one must not stay.
+    """
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    dead = [trial.number for trial in running if not _may_be_alive(trial)]
+    for number in dead:
+        study.tell(number, state=TrialState.FAIL)
+    return dead
+
+
+def _may_be_alive(trial: FrozenTrial) -> bool:
+    if WORKER in trial.user_attrs:
+        return is_alive(trial.user_attrs[WORKER])
+    # Between its start and its name a trial of a living worker is nobody's for milliseconds.
+    return datetime.now() - trial.datetime_start < timedelta(minutes=1)
+
+
+def best_feasible(study: optuna.Study) -> FrozenTrial | None:
+    """The best complete trial that keeps every constraint, or none."""
+    try:
+        return study.best_trial
+    except ValueError:
+        return None

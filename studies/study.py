@@ -1,0 +1,213 @@
+"""What a study is: a search space, how a point of it is fitted and scored, and what decides.
+
+It knows detectors and heads, and nothing of how trials are run, stored or published.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from optuna.pruners import BasePruner, NopPruner
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import roc_auc_score
+
+from models.heads.giaem import best_giaem
+from studies.space import Params, Space
+from training.cache import Cache
+from training.data import Dataset, Splits
+from training.detector import DetectorSpec, FittedDetector, fit_detector
+from training.error_maps import ErrorMaps
+from training.metrics import evaluate
+
+
+class StudyError(ValueError):
+    """A study that cannot be found, resumed or run as asked; the message says the cure."""
+
+
+class AtLeast(NamedTuple):
+    """A constraint on a metric: trials below the floor are infeasible and are never the best."""
+
+    metric: str
+    floor: float
+
+    def violation(self, metrics: dict[str, float]) -> float:
+        """At most 0 when the floor is kept, as Optuna wants it."""
+        return self.floor - metrics[self.metric]
+
+
+class Candidate(NamedTuple):
+    """What a trial makes: a detector and a head fitted on its validation error maps."""
+
+    detector: FittedDetector
+    head: ClassifierMixin
+
+
+@dataclass(frozen=True)
+class News:
+    """Where a trial says that training begins and how each epoch went."""
+
+    on_train: Callable[[], None] = lambda: None
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What every trial of a study has at hand; the same for all of them.
+
+    Trials see the training and validation splits through it. Test maps are made on demand by
+    `error_maps` and asked for once, when a study ends.
+    """
+
+    dataset: Dataset
+    splits: Splits
+    cache: Cache
+    device: str
+    precision: str
+    seed: int
+    detector: str = "brain_cvae"
+    _detectors: dict[str, FittedDetector] = field(default_factory=dict, repr=False)
+    _maps: dict[str, ErrorMaps] = field(default_factory=dict, repr=False)
+
+    def fit_detector(self, hyperparameters: Params, news: News) -> FittedDetector:
+        """The detector with these hyperparameters: from memory, from the cache, or trained now."""
+        spec = DetectorSpec(self.detector, hyperparameters, self.seed)
+        known = repr(spec)
+        if known not in self._detectors:
+            fitted = fit_detector(
+                spec,
+                self.dataset,
+                self.splits,
+                device=self.device,
+                precision=self.precision,
+                cache=self.cache,
+                on_epoch=news.on_epoch,
+                on_train=news.on_train,
+            )
+            self._detectors.clear()  # one at a time: weights and maps are tens of megabytes
+            self._detectors[known] = fitted
+        return self._detectors[known]
+
+    def validation_maps(self, detector: FittedDetector) -> ErrorMaps:
+        """Error maps of the validation split."""
+        if detector.key not in self._maps:
+            self._maps.clear()
+            self._maps[detector.key] = detector.error_maps(self.splits.val)
+        return self._maps[detector.key]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A search: `fit` and `score` turn a point of `space` into metrics, of which one decides."""
+
+    name: str
+    doc: str
+    space: Space
+    fit: Callable[[Params, Lab, News], Candidate]
+    score: Callable[[Candidate, Lab], dict[str, float]]
+    metric: str = "f2"
+    direction: str = "maximize"
+    constraints: tuple[AtLeast, ...] = (AtLeast("specificity", 0.5),)
+    n_trials: int = 100
+    pruner: BasePruner = field(default_factory=NopPruner)
+    reported: str | None = None  # the epochs' metric that the pruner sees
+
+    def is_feasible(self, metrics: dict[str, float]) -> bool:
+        """Whether every constraint is kept."""
+        return all(constraint.violation(metrics) <= 0 for constraint in self.constraints)
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Whether an objective value beats another; anything beats none."""
+        if than is None:
+            return True
+        return value > than if self.direction == "maximize" else value < than
+
+    def searching(self, detector_study: "Study") -> "Study":
+        """This study with a detector's hyperparameters searched jointly with its own."""
+        return replace(self, space={**detector_study.space, **self.space})
+
+
+def head_study(name: str, head: type[ClassifierMixin], *, space: Space, doc: str) -> Study:
+    """A study of a head's parameters over one detector's error maps.
+
+    Parameters that are not the head's are the detector's hyperparameters; without any, the
+    detector has its defaults and a whole study trains one network.
+    """
+    names = set(head().get_params())
+
+    def fit(params: Params, lab: Lab, news: News) -> Candidate:
+        own = {key: value for key, value in params.items() if key in names}
+        rest = {key: value for key, value in params.items() if key not in names}
+        detector = lab.fit_detector(rest, news)
+        seeded = {"seed": lab.seed} if "seed" in names else {}
+        return Candidate(detector, head(**own, **seeded).fit(lab.validation_maps(detector).values))
+
+    return Study(name=name, doc=first_line(doc), space=space, fit=fit, score=score_head)
+
+
+def detector_study(
+    name: str, *, space: Space, doc: str, n_trials: int, pruner: BasePruner
+) -> Study:
+    """A study of a detector's training: AUROC of its error maps, and the best GIAEM head on them.
+
+    The objective needs no threshold, so that it ranks networks and not luck with a threshold; the
+    exact best GIAEM head gives the decision metrics beside it.
+    """
+
+    def fit(params: Params, lab: Lab, news: News) -> Candidate:
+        detector = replace(lab, detector=name).fit_detector(params, news)
+        maps = lab.validation_maps(detector)
+        return Candidate(detector, best_giaem(maps.values, maps.labels))
+
+    return Study(
+        name=name,
+        doc=first_line(doc),
+        space=space,
+        fit=fit,
+        score=score_detector,
+        metric="map_auroc",
+        n_trials=n_trials,
+        pruner=pruner,
+        reported="val_auroc",
+    )
+
+
+def score_head(candidate: Candidate, lab: Lab) -> dict[str, float]:
+    """Every metric of the fitted head on the validation split."""
+    maps = lab.validation_maps(candidate.detector)
+    return evaluate(
+        maps.labels,
+        candidate.head.predict(maps.values),
+        candidate.head.decision_function(maps.values),
+    )
+
+
+def score_detector(candidate: Candidate, lab: Lab) -> dict[str, float]:
+    """`map_auroc`, the AUROC of the maps' mean error, beside the best GIAEM head's metrics."""
+    maps = lab.validation_maps(candidate.detector)
+    mean_error = maps.values.mean(axis=(1, 2))
+    return {"map_auroc": roc_auc_score(maps.labels, mean_error), **score_head(candidate, lab)}
+
+
+def first_line(doc: str) -> str:
+    """The first line of a docstring."""
+    return doc.strip().splitlines()[0]
+
+
+def known_studies() -> dict[str, Study]:
+    """Every study by name: each is a module of this package with a `STUDY`."""
+    package = importlib.import_module("studies")
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    modules = [importlib.import_module(f"studies.{name}") for name in names if name != "__main__"]
+    studies = [module.STUDY for module in modules if hasattr(module, "STUDY")]
+    return {study.name: study for study in studies}
+
+
+def find_study(name: str) -> Study:
+    """The study of that name; an unknown one lists those there are."""
+    studies = known_studies()
+    if name not in studies:
+        lines = "\n".join(f"  {study.name:<14} {study.doc}" for study in studies.values())
+        raise StudyError(f"There is no study '{name}'. The studies are:\n{lines}")
+    return studies[name]

@@ -1,0 +1,141 @@
+"""What a study found, in words and tables: the Markdown of its parent run and of its report.
+
+It turns results into text and computes none.
+"""
+
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial, TrialState
+
+from studies.progress import format_params
+from training.floors import Scored
+
+SHOWN = ("f2", "recall", "specificity", "auroc", "accuracy", "macro_f1")
+DISCLAIMER = "A research tool, not a medical device."
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that is said about a study."""
+
+    name: str
+    doc: str
+    metric: str
+    facts: dict[str, str]
+    counts: dict[TrialState, int]
+    n_infeasible: int
+    best: FrozenTrial | None
+    winner: Scored | None
+    floors: list[Scored]
+    leaks: dict[int, float]  # class -> share of its test images with a copy outside the test set
+
+    @property
+    def beaten(self) -> list[str]:
+        """The floors whose test F2 the winner exceeds."""
+        return [floor.name for floor in self.floors if self._exceeds(floor)]
+
+    @property
+    def unbeaten(self) -> list[str]:
+        """The floors that the winner does not exceed."""
+        return [floor.name for floor in self.floors if not self._exceeds(floor)]
+
+    def _exceeds(self, floor: Scored) -> bool:
+        return self.winner is not None and self.winner.metrics["f2"] > floor.metrics["f2"]
+
+
+def write_words(findings: Findings) -> str:
+    """What was searched, what won, and whether to believe it: Markdown without tables."""
+    parts = [
+        findings.doc,
+        _searched(findings),
+        _best(findings),
+        _verdict(findings),
+        _leak(findings),
+    ]
+    return "\n\n".join(part for part in [*parts, f"*{DISCLAIMER}*"] if part) + "\n"
+
+
+def write_summary(findings: Findings) -> str:
+    """The words with the numbers on test and the facts below them: Markdown that stands alone."""
+    parts = [
+        f"## {findings.name}",
+        write_words(findings),
+        _test_table(findings),
+        _facts(findings),
+    ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _searched(findings: Findings) -> str:
+    states = ", ".join(
+        f"{count} {state.name.lower()}" for state, count in findings.counts.items() if count
+    )
+    infeasible = (
+        f"; {findings.n_infeasible} broke a constraint and cannot win"
+        if findings.n_infeasible
+        else ""
+    )
+    return f"**Trials**: {sum(findings.counts.values())} ({states}{infeasible})."
+
+
+def _best(findings: Findings) -> str:
+    if findings.best is None:
+        return (
+            "**No trial can win**: none was completed within the constraints, so the test split "
+            "was not touched. More trials, or a lower floor, may find one."
+        )
+    best = findings.best
+    return (
+        f"**Best on validation**: trial {best.number}, {findings.metric} = {best.value:.4f}, "
+        f"`{format_params(best.params)}`"
+    )
+
+
+def _verdict(findings: Findings) -> str:
+    if findings.winner is None:
+        return ""
+    if not findings.unbeaten:
+        return "**On test it beats every floor** on F2."
+    return (
+        "**On test it does not beat** "
+        + ", ".join(f"`{name}`" for name in findings.unbeaten)
+        + " on F2: what it adds over a method without a network is not shown."
+    )
+
+
+def _test_table(findings: Findings) -> str:
+    rows = ([findings.winner] if findings.winner else []) + findings.floors
+    if not rows:
+        return ""
+    lines = [
+        "Test split, 95 % intervals from a bootstrap over groups of near-copies:",
+        "",
+        "| method | " + " | ".join(SHOWN) + " |",
+        "| --- |" + " ---: |" * len(SHOWN),
+    ]
+    for row in rows:
+        name = f"**{row.name}**" if row is findings.winner else row.name
+        lines.append(f"| {name} | " + " | ".join(_cell(row, metric) for metric in SHOWN) + " |")
+    return "\n".join(lines)
+
+
+def _cell(scored: Scored, metric: str) -> str:
+    low, high = scored.intervals[metric]
+    return f"{scored.metrics[metric]:.3f} ({low:.3f} – {high:.3f})"
+
+
+def _leak(findings: Findings) -> str:
+    shares = {label: share for label, share in findings.leaks.items() if share > 0}
+    if not shares:
+        return "**Leaks nothing**: no test image has a near-copy in training or validation."
+    words = {0: "healthy", 1: "tumour"}
+    text = " and ".join(f"{share:.0%} of the {words[label]}" for label, share in shares.items())
+    return (
+        f"**This split leaks**: {text} test images have a near-copy in training or validation. "
+        "Its numbers say little about new patients."
+    )
+
+
+def _facts(findings: Findings) -> str:
+    lines = [f"| {name} | {value} |" for name, value in findings.facts.items()]
+    return "\n".join(["| | |", "| --- | --- |", *lines])
