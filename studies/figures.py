@@ -1,8 +1,8 @@
-"""The report's plots: each takes data and gives a plotly figure, or says why there is none.
+"""The plots of a search: each takes a study and gives a plotly figure, or says why there is none.
 
-Where Optuna's own plot serves, it is used and restyled. Parallel coordinates, slices and contour
-are drawn here: Optuna's have a trace a trial (nothing to brush), one row for all parameters, and
-a matrix of all trials by all trials. Knows nothing of the page that the figures stand on.
+Optuna gives the importances and the timeline. Parallel coordinates, slices and contour are drawn
+here: Optuna's have a trace a trial and nothing to brush, one row for all parameters, and a matrix
+of all trials by all trials. Knows nothing of the test split, nor of the page.
 """
 
 from typing import NamedTuple
@@ -14,15 +14,10 @@ import plotly.graph_objects as go
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
-from sklearn.metrics import precision_recall_curve, roc_curve
 from sklearn.neighbors import KNeighborsRegressor
 
-from training.floors import Scored
+from studies.look import ACCENT, BEST, GRID, INFEASIBLE, INK, MUTED, SCALE, styled
 
-INK, MUTED, GRID = "#1f2933", "#66727f", "#e6eaee"
-ACCENT, BEST, INFEASIBLE = "#1f6fb2", "#d9480f", "#b4bec8"
-SCALE = ["#d6e6f4", "#9fc5e3", "#5a9fd0", "#1f6fb2", "#0b3c6f"]  # dark is good
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 STATE_COLORS = {
     "COMPLETE": ACCENT,
     "INFEASIBLE": INFEASIBLE,
@@ -30,12 +25,6 @@ STATE_COLORS = {
     "FAIL": "#c92a2a",
     "RUNNING": "#2f9e6e",
     "WAITING": GRID,
-}
-FLOOR_COLORS = {
-    "always_tumor": "#868e96",
-    "mean_intensity": "#e8a33d",
-    "giaem_on_images": "#2f9e6e",
-    "nearest_neighbor": "#9c5fb5",
 }
 CONTOUR_CELLS = 60
 NEIGHBORS = 5  # feasible trials that a cell of a contour averages
@@ -46,31 +35,12 @@ class NotPlottable(ValueError):
     """There is no such plot of this study; the message says why, as a sentence for the reader."""
 
 
-class SurfacePoint(NamedTuple):
-    """A pair of GIAEM parameters and its F2."""
-
-    anomaly_threshold: float
-    tumor_index: float
-    f2: float
-
-
-class Surface(NamedTuple):
-    """The exact validation objective of GIAEM over both parameters, and what a search found."""
-
-    thresholds: np.ndarray  # (T,)
-    indices: np.ndarray  # (K,)
-    f2: np.ndarray  # (T, K)
-    specificity: np.ndarray  # (T, K)
-    optimum: SurfacePoint
-    found: SurfacePoint | None  # the best feasible trial's
-    tried: np.ndarray  # (n_trials, 2), anomaly_threshold and tumor_index of every trial
-
-
 class Axis(NamedTuple):
     """A parameter as positions on a line: log10 where it is searched in logs, codes of choices."""
 
     name: str
     positions: np.ndarray  # (n,)
+    range: list[float]  # has a width even where all positions are the same
     ticks: dict[str, list]  # plotly's tickvals and ticktext; empty where its own will do
 
 
@@ -100,15 +70,16 @@ def axis(study: optuna.Study, name: str, values: pd.Series) -> Axis:
     if isinstance(distribution, CategoricalDistribution):
         names = [str(choice) for choice in distribution.choices]
         codes = np.array([names.index(str(value)) for value in values], dtype=float)
-        return Axis(name, codes, {"tickvals": list(range(len(names))), "ticktext": names})
+        ticks = {"tickvals": list(range(len(names))), "ticktext": names}
+        return Axis(name, codes, [-0.1, len(names) - 0.9], ticks)
     positions = values.to_numpy(dtype=float)
     if not distribution.log:
-        return Axis(name, positions, {})
+        return Axis(name, positions, _wide_range(positions), {})
     positions = np.log10(positions)
-    tickvals = np.linspace(positions.min(), positions.max(), 5).tolist()
-    return Axis(
-        name, positions, {"tickvals": tickvals, "ticktext": [f"{10**x:.2g}" for x in tickvals]}
-    )
+    tickvals = np.linspace(*_wide_range(positions), 4).tolist()
+    ticktext = [f"{10**x:.2g}" if x < 1 else f"{10**x:.0f}" for x in tickvals]
+    ticks = {"tickvals": tickvals, "ticktext": ticktext}
+    return Axis(name, positions, _wide_range(positions), ticks)
 
 
 def parallel_coordinates(study: optuna.Study, params: list[str], *, metric: str) -> go.Figure:
@@ -118,7 +89,9 @@ def parallel_coordinates(study: optuna.Study, params: list[str], *, metric: str)
     if table.empty:
         raise NotPlottable("No completed trial keeps the constraints.")
     axes = [axis(study, name, table[name]) for name in params]
-    dimensions = [{"label": a.name, "values": a.positions, **a.ticks} for a in axes]
+    dimensions = [
+        {"label": a.name, "values": a.positions, "range": a.range, **a.ticks} for a in axes
+    ]
     lines = go.Parcoords(
         dimensions=[*dimensions, {"label": metric, "values": table.value}],
         line={"color": table.value, "colorscale": _good_is_dark(study), "showscale": True},
@@ -128,7 +101,7 @@ def parallel_coordinates(study: optuna.Study, params: list[str], *, metric: str)
         unselected={"line": {"color": GRID, "opacity": 0.25}},
     )
     lines.line.colorbar = {"title": metric, "thickness": 12}
-    return _styled(go.Figure(lines), height=430, margin={"l": 70, "r": 40, "t": 60, "b": 30})
+    return styled(go.Figure(lines), height=430, margin={"l": 70, "r": 40, "t": 60, "b": 30})
 
 
 def history(study: optuna.Study, *, metric: str) -> go.Figure:
@@ -150,7 +123,7 @@ def history(study: optuna.Study, *, metric: str) -> go.Figure:
     )
     figure.update_xaxes(title="trial")
     figure.update_yaxes(title=metric)
-    return _styled(figure, height=380)
+    return styled(figure, height=380)
 
 
 def importances(study: optuna.Study, params: list[str]) -> go.Figure:
@@ -168,7 +141,7 @@ def importances(study: optuna.Study, params: list[str]) -> go.Figure:
     )
     figure = go.Figure(bars)
     figure.update_xaxes(title="share of importance (PED-ANOVA)", range=[0, 1])
-    return _styled(figure, height=max(340, 130 + 38 * len(names)))
+    return styled(figure, height=max(340, 130 + 38 * len(names)))
 
 
 def importance_shares(study: optuna.Study, params: list[str]) -> dict[str, float]:
@@ -192,16 +165,16 @@ def slices(study: optuna.Study, params: list[str], *, metric: str) -> go.Figure:
             figure.add_trace(markers.update(showlegend=position == 0), **place)
         figure.update_xaxes(title=name, **where.ticks, **place)
     figure.update_yaxes(title=metric, col=1)
-    return _styled(figure, height=80 + 300 * rows)
+    return styled(figure, height=80 + 300 * rows)
 
 
 def contour(study: optuna.Study, params: list[str], *, metric: str) -> go.Figure:
     """The objective over pairs of parameters, smoothed over the nearest feasible trials."""
     table = _complete(study, params)
-    chosen = [name for name in _most_important(study, params) if len(set(table[name])) > 1]
-    if len(chosen) < 2 or table.feasible.sum() < NEIGHBORS:
+    varied = [name for name in params if len(set(table[name])) > 1]
+    if len(varied) < 2 or table.feasible.sum() < NEIGHBORS:
         raise NotPlottable("A contour needs five feasible trials and two parameters that vary.")
-    axes = [axis(study, name, table[name]) for name in chosen]
+    axes = [axis(study, name, table[name]) for name in _most_important(study, varied)]
     n = len(axes) - 1  # panels a side, below the diagonal
     figure = make_subplots(
         n, n, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.03
@@ -212,33 +185,53 @@ def contour(study: optuna.Study, params: list[str], *, metric: str) -> go.Figure
             x, y = axes[column], axes[row + 1]
             figure.add_trace(_smoothed(x, y, table), **place)
             for markers in _trial_markers(x.positions, y.positions, table):
-                markers.update(showlegend=row == column == 0, marker={"color": INK})
+                look = {"color": INK, "size": 6 if n == 1 else 4}
+                markers.update(showlegend=row == column == 0, marker=look)
                 figure.add_trace(markers, **place)
             figure.update_xaxes(title=x.name if row == n - 1 else None, **x.ticks, **place)
             figure.update_yaxes(title=y.name if column == 0 else None, **y.ticks, **place)
     colorbar = {"title": metric, "thickness": 12}
     figure.update_layout(coloraxis={"colorscale": _good_is_dark(study), "colorbar": colorbar})
-    return _styled(figure, height=140 + 300 * n)
+    return styled(figure, height=140 + 300 * n)
 
 
 def distribution(study: optuna.Study, *, metric: str) -> go.Figure:
     """The share of completed trials with at most each objective value (EDF)."""
-    _complete(study, [])
-    figure = optuna.visualization.plot_edf(study, target_name=metric)
-    figure.update_traces(line={"color": ACCENT, "width": 2})
-    figure.update_yaxes(title="share of trials")
-    return _styled(figure, height=340).update_layout(showlegend=False)
+    values = _complete(study, []).value.sort_values()
+    shares = np.arange(1, len(values) + 1) / len(values)
+    line = {"shape": "hv", "color": ACCENT, "width": 2}
+    steps = go.Scatter(x=values, y=shares, mode="lines+markers", line=line, marker={"size": 4})
+    figure = go.Figure(steps)
+    figure.update_xaxes(title=metric)
+    figure.update_yaxes(title="share of trials", range=[0, 1.03])
+    return styled(figure, height=340)
 
 
-def intermediate_values(study: optuna.Study) -> go.Figure:
-    """What the trials reported as their epochs ended."""
-    if not any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
+def epochs(study: optuna.Study) -> go.Figure:
+    """What the trials reported as their epochs ended, coloured by how they ended."""
+    reporting = [t for t in study.get_trials(deepcopy=False) if t.intermediate_values]
+    if not reporting:
         raise NotPlottable("No trial reported values while it ran.")
-    figure = optuna.visualization.plot_intermediate_values(study)
-    figure.update_traces(line={"width": 1.2}, marker={"size": 4}, opacity=0.7)
+    figure = go.Figure()
+    for outcome, color in STATE_COLORS.items():
+        lines = [trial for trial in reporting if _outcome(trial) == outcome]
+        if not lines:
+            continue
+        steps, values = _joined(lines)
+        figure.add_trace(
+            go.Scatter(
+                x=steps,
+                y=values,
+                name=outcome,
+                mode="lines+markers",
+                line={"color": color, "width": 1.2},
+                marker={"size": 3},
+                opacity=0.55,
+            )
+        )
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(title="reported value")
-    return _styled(figure, height=380)
+    return styled(figure, height=380)
 
 
 def timeline(study: optuna.Study) -> go.Figure:
@@ -249,114 +242,7 @@ def timeline(study: optuna.Study) -> go.Figure:
     figure.for_each_trace(lambda bars: bars.update(marker={"color": STATE_COLORS[bars.name]}))
     figure.update_xaxes(title=None)
     figure.update_yaxes(title="trial")
-    return _styled(figure, height=420).update_layout(barmode="overlay", bargap=0.1)
-
-
-def confusion(scored: Scored) -> go.Figure:
-    """Counts and shares of the true class, the two right answers on the falling diagonal."""
-    counts = np.array(
-        [[scored.metrics[name] for name in row] for row in (("fn", "tp"), ("tn", "fp"))]
-    )
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    text = [
-        [f"<b>{count:.0f}</b><br>{share:.1%}" for count, share in zip(*row, strict=True)]
-        for row in zip(counts, shares, strict=True)
-    ]
-    cells = go.Heatmap(
-        x=["called no tumour", "called tumour"],
-        y=["tumour", "no tumour"],
-        z=shares,
-        text=text,
-        texttemplate="%{text}",
-        textfont={"size": 18, "color": INK},
-        colorscale=SCALE[:3],
-        zmin=0,
-        zmax=1,
-        showscale=False,
-        hoverinfo="skip",
-        xgap=4,
-        ygap=4,
-    )
-    figure = go.Figure(cells)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(side="top", showgrid=False)
-    return _styled(figure, height=360, margin={"l": 90, "t": 50, "b": 20})
-
-
-def roc(scored: Scored, floors: list[Scored]) -> go.Figure:
-    """Recall over the false alarms; the dot is where the decision lies."""
-    figure = go.Figure()
-    for method in (*floors, scored):
-        false_alarms, recall, _ = roc_curve(method.labels, method.scores)
-        name = f"{method.name} ({method.metrics['auroc']:.3f})"
-        figure.add_trace(_curve(method, scored, x=false_alarms, y=recall, name=name))
-    point = 1 - scored.metrics["specificity"], scored.metrics["recall"]
-    figure.add_trace(_operating_point(*point))
-    figure.update_xaxes(title="false alarms (1 - specificity)", range=[-0.02, 1.02])
-    figure.update_yaxes(title="recall", range=[-0.02, 1.02])
-    return _with_inner_legend(_styled(figure, height=460), title="method (AUROC)", x=0.98)
-
-
-def precision_recall(scored: Scored, floors: list[Scored]) -> go.Figure:
-    """Precision over recall; the dot is where the decision lies."""
-    figure = go.Figure()
-    for method in (*floors, scored):
-        precision, recall, _ = precision_recall_curve(method.labels, method.scores)
-        name = f"{method.name} ({method.metrics['auprc']:.3f})"
-        figure.add_trace(_curve(method, scored, x=recall, y=precision, name=name))
-    figure.add_trace(_operating_point(scored.metrics["recall"], scored.metrics["precision"]))
-    figure.update_xaxes(title="recall", range=[-0.02, 1.02])
-    figure.update_yaxes(title="precision", range=[-0.02, 1.02])
-    return _with_inner_legend(_styled(figure, height=460), title="method (AUPRC)", x=0.5)
-
-
-def scores(scored: Scored) -> go.Figure:
-    """How the scores of the two classes lie about the decision."""
-    edges = np.histogram_bin_edges(scored.scores, bins=40)
-    figure = go.Figure()
-    for label, name, color in ((0, "no tumour", MUTED), (1, "tumour", ACCENT)):
-        counts, _ = np.histogram(scored.scores[scored.labels == label], bins=edges)
-        figure.add_trace(
-            go.Bar(
-                x=(edges[:-1] + edges[1:]) / 2,
-                y=counts / counts.sum(),
-                width=np.diff(edges),
-                name=name,
-                marker={"color": color, "line": {"width": 0}},
-                opacity=0.6,
-            )
-        )
-    figure.add_vline(x=0, line={"color": BEST, "width": 2})
-    figure.update_layout(barmode="overlay")
-    figure.update_xaxes(title="score")
-    figure.update_yaxes(title="share of the class")
-    return _styled(figure, height=360)
-
-
-def giaem_surface(surface: Surface, *, specificity_floor: float) -> go.Figure:
-    """F2 where the specificity floor is kept, with the exact optimum and what the trials tried."""
-    feasible = np.where(surface.specificity >= specificity_floor, surface.f2, np.nan)
-    heat = go.Heatmap(
-        x=surface.thresholds,
-        y=surface.indices,
-        z=np.round(feasible, 4).T,
-        colorscale=SCALE,
-        colorbar={"title": "F2", "thickness": 12},
-        hovertemplate="threshold %{x:.3f}, index %{y:.3f}: F2 %{z:.4f}<extra></extra>",
-    )
-    tried = go.Scatter(
-        x=surface.tried[:, 0],
-        y=surface.tried[:, 1],
-        name="trials",
-        mode="markers",
-        marker={"size": 5, "color": INK, "opacity": 0.6},
-    )
-    figure = go.Figure([heat, tried, _point("exact optimum", surface.optimum, symbol="star")])
-    if surface.found is not None:
-        figure.add_trace(_point("best trial", surface.found, symbol="diamond"))
-    figure.update_xaxes(title="anomaly_threshold")
-    figure.update_yaxes(title="tumor_index")
-    return _styled(figure, height=520)
+    return styled(figure, height=420).update_layout(barmode="overlay", bargap=0.1)
 
 
 def _complete(study: optuna.Study, params: list[str]) -> pd.DataFrame:
@@ -364,6 +250,31 @@ def _complete(study: optuna.Study, params: list[str]) -> pd.DataFrame:
     if table.empty:
         raise NotPlottable("No trial was completed.")
     return table
+
+
+def _wide_range(positions: np.ndarray) -> list[float]:
+    """From the lowest to the highest position, or a unit about the only one."""
+    low, high = float(positions.min()), float(positions.max())
+    return [low, high] if low < high else [low - 0.5, high + 0.5]
+
+
+def _outcome(trial: FrozenTrial) -> str:
+    """How a trial ended, in the timeline's words."""
+    if trial.state == TrialState.COMPLETE and not is_feasible(trial):
+        return "INFEASIBLE"
+    return trial.state.name
+
+
+def _joined(trials: list[FrozenTrial]) -> tuple[list, list]:
+    """Steps and values of many trials for one trace: a gap ends each trial's line."""
+    steps, values = [], []
+    for trial in trials:
+        for step, value in sorted(trial.intermediate_values.items()):
+            steps.append(step)
+            values.append(value)
+        steps.append(None)
+        values.append(None)
+    return steps, values
 
 
 def _is_maximized(study: optuna.Study) -> bool:
@@ -385,12 +296,10 @@ def _most_important(study: optuna.Study, params: list[str]) -> list[str]:
 def _trial_markers(x, y, table: pd.DataFrame) -> list[go.Scatter]:
     """Feasible trials as dots, infeasible ones as grey crosses, numbers in the hover."""
     hover = "trial %{customdata}<br>%{x:.4g}, %{y:.4g}<extra></extra>"
+    cross = {"color": INFEASIBLE, "size": 6, "symbol": "x-thin-open", "line": {"width": 1.5}}
     looks = {
+        "infeasible": (~table.feasible, cross),
         "trials": (table.feasible, {"color": ACCENT, "size": 6, "opacity": 0.75}),
-        "infeasible": (
-            ~table.feasible,
-            {"color": INFEASIBLE, "size": 6, "symbol": "x-thin-open", "line": {"width": 1.5}},
-        ),
     }
     return [
         go.Scatter(
@@ -426,63 +335,3 @@ def _smoothed(x: Axis, y: Axis, table: pd.DataFrame) -> go.Contour:
         line={"width": 0.5, "color": "white"},
         hoverinfo="skip",
     )
-
-
-def _curve(method: Scored, winner: Scored, *, x, y, name: str) -> go.Scatter:
-    """A method's curve: the winner's stands out."""
-    line = {"color": FLOOR_COLORS.get(method.name, MUTED), "width": 1.5, "dash": "dot"}
-    if method is winner:
-        line = {"color": ACCENT, "width": 3}
-    return go.Scatter(x=x, y=y, name=name, mode="lines", line=line)
-
-
-def _operating_point(x: float, y: float) -> go.Scatter:
-    marker = {"size": 13, "color": BEST, "line": {"color": "white", "width": 2}}
-    return go.Scatter(x=[x], y=[y], name="operating point", mode="markers", marker=marker)
-
-
-def _point(name: str, point: SurfacePoint, *, symbol: str) -> go.Scatter:
-    marker = {"symbol": symbol, "size": 16, "color": BEST, "line": {"color": "white", "width": 1.5}}
-    return go.Scatter(
-        x=[point.anomaly_threshold],
-        y=[point.tumor_index],
-        name=f"{name}, F2 {point.f2:.4f}",
-        mode="markers",
-        marker=marker,
-    )
-
-
-def _with_inner_legend(figure: go.Figure, *, title: str, x: float) -> go.Figure:
-    """The legend as a list in the lower part of the plot, centred or to the right at `x`."""
-    return figure.update_layout(
-        legend={
-            "title": title,
-            "orientation": "v",
-            "x": x,
-            "xanchor": "right" if x > 0.5 else "center",
-            "y": 0.03,
-            "yanchor": "bottom",
-            "font": {"size": 11},
-            "bgcolor": "rgba(255, 255, 255, 0.8)",
-        }
-    )
-
-
-def _styled(figure: go.Figure, *, height: int, margin: dict[str, int] | None = None) -> go.Figure:
-    """The report's look, whatever the figure came with."""
-    axes = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
-    axes["title"] = {"standoff": 10}
-    look = go.layout.Template(
-        layout={
-            "font": {"family": FONT, "size": 13, "color": INK},
-            "paper_bgcolor": "white",
-            "plot_bgcolor": "white",
-            "colorway": [ACCENT, BEST, "#2f9e6e", "#9c5fb5", "#e8a33d", MUTED],
-            "xaxis": axes,
-            "yaxis": axes,
-            "hoverlabel": {"font": {"family": FONT}},
-            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        }
-    )
-    margin = {"l": 70, "r": 30, "t": 40, "b": 50} | (margin or {})
-    return figure.update_layout(template=look, title=None, width=None, height=height, margin=margin)

@@ -1,7 +1,7 @@
 """The report of a study: one HTML file that needs nothing beside it, not even the internet.
 
-Owns the page, its sections and its looks. Figures come from `studies.figures`, words from the
-caller; it opens no storage and scores nothing.
+Owns the page, its sections and its looks. Figures come from `figures` and `result_figures`, words
+from the caller; it opens no storage and scores nothing.
 """
 
 import base64
@@ -20,8 +20,9 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from studies import figures
-from studies.figures import NotPlottable, Surface
+from studies import figures, result_figures
+from studies.figures import NotPlottable
+from studies.result_figures import Surface
 from training.floors import Scored
 
 TILES = ("f2", "recall", "specificity", "auroc")
@@ -190,13 +191,8 @@ def _search_plots(report: ReportInput) -> list[Plot]:
         ),
     ]
     if any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
-        epochs = Plot(
-            "wide",
-            "Epochs",
-            "What each trial reported to the pruner as its epochs ended.",
-            partial(figures.intermediate_values, study),
-        )
-        plots.insert(2, epochs)
+        about = "What each trial reported to the pruner as its epochs ended."
+        plots.insert(2, Plot("wide", "Epochs", about, partial(figures.epochs, study)))
     return plots
 
 
@@ -218,7 +214,9 @@ def _surface_plots(report: ReportInput) -> list[Plot]:
             "Computed for every pair, not searched. White: the specificity is below "
             f"{report.specificity_floor:g}.",
             partial(
-                figures.giaem_surface, report.surface, specificity_floor=report.specificity_floor
+                result_figures.giaem_surface,
+                report.surface,
+                specificity_floor=report.specificity_floor,
             ),
         )
     ]
@@ -233,25 +231,25 @@ def _test_plots(report: ReportInput) -> list[Plot]:
             "half",
             "ROC",
             "The dot is the decision of the best trial.",
-            partial(figures.roc, winner, floors),
+            partial(result_figures.roc, winner, floors),
         ),
         Plot(
             "half",
             "Precision and recall",
             "The dot is the decision of the best trial.",
-            partial(figures.precision_recall, winner, floors),
+            partial(result_figures.precision_recall, winner, floors),
         ),
         Plot(
             "half",
             "Confusion",
             "Images, and the share of their true class.",
-            partial(figures.confusion, winner),
+            partial(result_figures.confusion, winner),
         ),
         Plot(
             "half",
             "Scores",
             "How the two classes' scores are spread; from the line on it is called a tumour.",
-            partial(figures.scores, winner),
+            partial(result_figures.scores, winner),
         ),
     ]
 
