@@ -29,6 +29,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.default_context import DefaultRunContext
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from mlflow.utils.time import get_current_time_millis
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from mlflow_server.connection import TrackingError, connect, is_server, tracking_errors
 
@@ -193,28 +194,29 @@ class Tracking:
 
     def publish_trial(self, experiment_id: str, parent_run_id: str, run: TrialRun) -> str:
         """Write a trial that has ended. A run that is there already, whole or in part, is kept."""
+        tags = {**_trial_tags(run.study, run.trial, parent_run_id), **run.tags, **_note(run.note)}
         with tracking_errors(f"Publishing trial {run.trial} of {run.study}"):
             found = self._find_trial(experiment_id, run.study, run.trial)
-            tags = _trial_tags(run.study, run.trial, parent_run_id)
-            logged = 0
             if found is None:
                 run_id = self._create_run(experiment_id, run.name, tags=tags, start_ms=run.start_ms)
-            else:
-                run_id = found.info.run_id
-                self._stop_monitor(run_id)
-                if found.info.status == run.status and CLOSED_TAG not in found.data.tags:
-                    return run_id
-                logged = self._epochs_logged(run_id, run.history)
-            self._client.log_batch(
-                run_id,
-                metrics=_trial_metrics(run, epochs_logged=logged),
-                params=_params(run.params),
-                tags=_tags({**tags, **run.tags, **_note(run.note)}),
-            )
-            if run.artifacts is not None:
-                self._log_folder(run_id, run.artifacts)
-            self._client.set_terminated(run_id, status=run.status, end_time=run.end_ms)
+                self._complete(run_id, run, epochs_logged=0)
+                return run_id
+            run_id = found.info.run_id
+            self._stop_monitor(run_id)
+            if found.info.status != run.status or CLOSED_TAG in found.data.tags:
+                self._client.log_batch(run_id, tags=_tags(tags))
+                self._complete(run_id, run, epochs_logged=self._epochs_logged(run_id, run.history))
             return run_id
+
+    def _complete(self, run_id: str, run: TrialRun, *, epochs_logged: int) -> None:
+        self._client.log_batch(
+            run_id,
+            metrics=_trial_metrics(run, epochs_logged=epochs_logged),
+            params=_params(run.params),
+        )
+        if run.artifacts is not None:
+            self._log_folder(run_id, run.artifacts)
+        self._client.set_terminated(run_id, status=run.status, end_time=run.end_ms)
 
     def published_trials(self, experiment_id: str, study: str) -> dict[int, tuple[str, str]]:
         """Run id and status of every trial, with those that the user has deleted in the UI."""
@@ -276,9 +278,8 @@ class Tracking:
     def _create_run(
         self, experiment_id: str, name: str, *, tags: Mapping[str, str], start_ms: int | None = None
     ) -> str:
-        run = self._client.create_run(
-            experiment_id, start_time=start_ms, tags={**self._who, **tags}, run_name=name
-        )
+        cut = {tag.key: tag.value for tag in _tags({**self._who, **tags})}
+        run = self._client.create_run(experiment_id, start_time=start_ms, tags=cut, run_name=name)
         return run.info.run_id
 
     def _find_trial(self, experiment_id: str, study: str, trial: int) -> Run | None:
@@ -345,11 +346,17 @@ def _note(note: str) -> dict[str, str]:
 
 
 def _params(params: Mapping[str, object]) -> list[Param]:
-    return [Param(name, str(value)) for name, value in params.items()]
+    return [Param(name, _cut(value, MAX_PARAM_VAL_LENGTH)) for name, value in params.items()]
 
 
 def _tags(tags: Mapping[str, str]) -> list[RunTag]:
-    return [RunTag(name, str(value)) for name, value in tags.items()]
+    return [RunTag(name, _cut(value, MAX_TAG_VAL_LENGTH)) for name, value in tags.items()]
+
+
+def _cut(value: object, limit: int) -> str:
+    """MLflow cuts too, but not everywhere, and with a warning across the progress display."""
+    text = str(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def _metrics(metrics: Mapping[str, float | None], *, timestamp: int, step: int) -> list[Metric]:
