@@ -7,6 +7,7 @@ files, epochs, precision or of what an error map is used for.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import Permute
 
 LOSSES = ("mse", "l1", "bce")
 DECODERS = ("small", "paper")
@@ -87,6 +88,7 @@ class BrainCVAE(nn.Module):
             nn.ReLU(),
             nn.Conv2d(32, CHANNELS, 3, stride=2, padding=1),  # (b, 64, s/4, s/4)
             nn.ReLU(),
+            Permute([0, 2, 3, 1]),  # channels last, as the memory lies: flattening copies nothing
             nn.Flatten(),
         )
         self.to_mu = nn.Linear(CHANNELS * side * side, latent_dim)
@@ -94,7 +96,8 @@ class BrainCVAE(nn.Module):
         upsample = _paper_layers(side) if decoder == "paper" else _small_layers()
         self.decoder = nn.Sequential(
             nn.Linear(latent_dim, CHANNELS * side * side),
-            nn.Unflatten(1, (CHANNELS, side, side)),
+            nn.Unflatten(1, (side, side, CHANNELS)),
+            Permute([0, 3, 1, 2]),
             *upsample,  # logits (b, 1, s, s)
         )
         self.optimizer = torch.optim.Adam(self.parameters(), lr=lr, fused=True)
