@@ -16,13 +16,14 @@ from PIL import Image
 
 from models.heads.giaem import best_giaem, objective_surface
 from studies.candidate import answer, example_grid
-from studies.figures import Surface, SurfacePoint
+from studies.result_figures import Surface, SurfacePoint
 from studies.session import Session
 from studies.storage import best_feasible
 from studies.study import Candidate, News
 from studies.summary import Findings
-from training.cache import make_key
-from training.floors import Scored, evaluate_scored, floors
+from training import floors as floors_module
+from training.cache import code_digest, make_key
+from training.floors import FLOORS, Scored, evaluate_scored, floors
 
 TEST_LOOKS = "test_looks"  # a study's user attribute: the trials that were scored on test
 GRID = np.linspace(0, 1, 100)  # the paper's grid of both GIAEM parameters
@@ -82,13 +83,12 @@ def score_floors(session: Session) -> list[Scored]:
             write_answers(scored, folder / f"{scored.name}.csv", session=session)
 
     key = make_key(
-        floors=1,
+        code=code_digest(floors_module),
         data=lab.dataset.digest,
-        test=lab.splits.test.tolist(),
-        val=lab.splits.val.tolist(),
+        splits=[part.tolist() for part in lab.splits],
     )
     folder = lab.cache.get_or_make(key, make)
-    return [read_answers(path.stem, path) for path in sorted(folder.glob("*.csv"))]
+    return [read_answers(name, folder / f"{name}.csv") for name in FLOORS]
 
 
 def write_answers(scored: Scored, path: Path, *, session: Session) -> None:
@@ -109,7 +109,7 @@ def write_answers(scored: Scored, path: Path, *, session: Session) -> None:
 
 def read_answers(name: str, path: Path) -> Scored:
     """What `write_answers` wrote, with its metrics and intervals."""
-    table = pd.read_csv(path, float_precision="round_trip")
+    table = pd.read_csv(path)
     columns = (table[column].to_numpy() for column in ("label", "group", "score", "predicted"))
     return evaluate_scored(name, *columns)
 
@@ -132,6 +132,7 @@ def _findings(
         name=session.name,
         doc=session.study.doc,
         metric=session.study.metric,
+        constraints=session.study.constraints,
         facts={
             **session.facts(),
             "cost": f"{seconds:.0f} s in {len(trials)} trials",

@@ -1,4 +1,4 @@
-"""Where all error maps are cut in two clusters, and how near the border a tumour lies (Global KMeans).
+"""How near the border between two clusters of error maps a tumour lies (Global KMeans).
 
 Paper, section 5.2, method 4.
 """

@@ -1,4 +1,7 @@
-"""How a study is run, from its first line to its last: the order of things, each left to its owner."""
+"""How a study is run: the order of things from its first line to its last.
+
+Each thing is left to its owner.
+"""
 
 import json
 import signal
@@ -94,9 +97,8 @@ class AfterTrial:
         self._display.on_trial(self._line(trial))
         if self._record:
             self._record.publish(trial)
-        self._errors = (
-            [*self._errors, trial.user_attrs[FAILED]] if FAILED in trial.user_attrs else []
-        )
+        error = trial.user_attrs.get(FAILED)
+        self._errors = [*self._errors, error] if error else []
         if self._same_error():
             search.stop()
 
@@ -131,7 +133,7 @@ class AfterTrial:
 def finish(
     session: Session, search: optuna.Study, record: Record | None, *, interrupted: bool
 ) -> None:
-    """Conclude, draw the report, publish what is owed, register the winner, and say where all is."""
+    """Conclude, report, publish what is owed, register the winner, and say where all is."""
     conclusion = conclude(session, search)
     report = draw_report(session, search, conclusion)
     print(f"\n{write_summary(conclusion.findings)}\nReport: {report}")
@@ -140,9 +142,7 @@ def finish(
         return
     owed = record.settle(finished_trials(search))
     if owed:
-        print(
-            f"{len(owed)} trials are owed to MLflow ({record.away}). The next run publishes them."
-        )
+        print(f"{len(owed)} trials wait for MLflow ({record.away}). The next run publishes them.")
         return
     version = register_winner(session, record, conclusion) if conclusion.best else None
     close(session, record, conclusion, report, interrupted=interrupted)

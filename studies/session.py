@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from studies.provenance import Commit, read_commit
-from studies.settings import SEARCHED_DETECTOR, Settings, check_settings, full_name, slug
+from studies.settings import (
+    DEFAULT_DETECTOR,
+    SEARCHED_DETECTOR,
+    Settings,
+    check_settings,
+    full_name,
+    slug,
+)
 from studies.space import describe
 from studies.study import Lab, Study, find_study
 from training.cache import Cache
 from training.data import leaks_by_class, load, split
 from training.detector import DetectorSpec
 from training.device import device_summary, resolve_device, resolve_precision
-
-DEFAULT_DETECTOR = "brain_cvae"
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ class Session:
             "digest": dataset.digest,
             "split": f"{self.settings.split}, seed {self.lab.seed}: {len(splits.train)} healthy to "
             f"train, {len(splits.val)} to validate, {len(splits.test)} to test",
-            "device": f"{machine['device_name']}, {self.lab.precision}, {machine['threads']} threads",
+            "device": f"{machine['device_name']}, {machine['threads']} threads, "
+            f"{self.lab.precision}",
             "commit": self.commit.hash[:12] + (" with changes" if self.commit.is_dirty else ""),
         }
 

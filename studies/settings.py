@@ -5,6 +5,7 @@ from pathlib import Path
 
 from studies.study import Study, StudyError
 from training.data import Dataset
+from training.detector import detectors
 
 DEFAULT_DETECTOR = "brain_cvae"
 SEARCHED_DETECTOR = "search"
@@ -58,21 +59,15 @@ def _detector_mark(detector: str) -> str:
 
 
 def slug(name: str) -> str:
-    """A full name as a folder's and a registered model's name: `giaem (phantom)` -> `giaem-phantom`."""
+    """A full name as a folder's and a model's name: `giaem (phantom)` is `giaem-phantom`."""
     kept = "".join(letter if letter.isalnum() or letter == "_" else "-" for letter in name)
     return "-".join(part for part in kept.split("-") if part)
 
 
 def check_settings(study: Study, settings: Settings) -> None:
     """Refuse combinations that have no meaning."""
-    if settings.detector != DEFAULT_DETECTOR and study.name in _detector_names():
+    if settings.detector != DEFAULT_DETECTOR and study.name in detectors():
         raise StudyError(
             f"DETECTOR={settings.detector} has no meaning for the study '{study.name}', which "
             "trains that detector itself. Leave DETECTOR out."
         )
-
-
-def _detector_names() -> set[str]:
-    from training.detector import DETECTORS
-
-    return set(DETECTORS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.progress import format_params
+from studies.study import AtLeast
 from training.floors import Scored
 
 SHOWN = ("f2", "recall", "specificity", "auroc", "accuracy", "macro_f1")
@@ -21,6 +22,7 @@ class Findings:
     name: str
     doc: str
     metric: str
+    constraints: tuple[AtLeast, ...]
     facts: dict[str, str]
     counts: dict[TrialState, int]
     n_infeasible: int
@@ -29,18 +31,17 @@ class Findings:
     floors: list[Scored]
     leaks: dict[int, float]  # class -> share of its test images with a copy outside the test set
 
-    @property
-    def beaten(self) -> list[str]:
-        """The floors whose test F2 the winner exceeds."""
-        return [floor.name for floor in self.floors if self._exceeds(floor)]
+    def unbeaten(self) -> list[Scored]:
+        """The floors that the winner does not beat on test.
 
-    @property
-    def unbeaten(self) -> list[str]:
-        """The floors that the winner does not exceed."""
-        return [floor.name for floor in self.floors if not self._exceeds(floor)]
+        As in the search, answers that keep the constraints beat answers that do not; of two that
+        do, or two that do not, the higher F2 is better.
+        """
+        return [floor for floor in self.floors if self._rank(floor) >= self._rank(self.winner)]
 
-    def _exceeds(self, floor: Scored) -> bool:
-        return self.winner is not None and self.winner.metrics["f2"] > floor.metrics["f2"]
+    def _rank(self, scored: Scored) -> tuple[bool, float]:
+        kept = all(one.violation(scored.metrics) <= 0 for one in self.constraints)
+        return kept, scored.metrics["f2"]
 
 
 def write_words(findings: Findings) -> str:
@@ -94,12 +95,12 @@ def _best(findings: Findings) -> str:
 def _verdict(findings: Findings) -> str:
     if findings.winner is None:
         return ""
-    if not findings.unbeaten:
+    unbeaten = ", ".join(f"`{floor.name}`" for floor in findings.unbeaten())
+    if not unbeaten:
         return "**On test it beats every floor** on F2."
     return (
-        "**On test it does not beat** "
-        + ", ".join(f"`{name}`" for name in findings.unbeaten)
-        + " on F2: what it adds over a method without a network is not shown."
+        f"**On test it does not beat** {unbeaten} on F2: "
+        "what it adds over a method without a network is not shown."
     )
 
 
@@ -121,7 +122,7 @@ def _test_table(findings: Findings) -> str:
 
 def _cell(scored: Scored, metric: str) -> str:
     low, high = scored.intervals[metric]
-    return f"{scored.metrics[metric]:.3f} ({low:.3f} – {high:.3f})"
+    return f"{scored.metrics[metric]:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _leak(findings: Findings) -> str:

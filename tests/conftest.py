@@ -1,4 +1,4 @@
-"""Data that tests share: the phantom set, made once a run, and the real images where there are any."""
+"""Data that tests share: the phantom set, made once, and the real images where there are any."""
 
 import os
 from pathlib import Path

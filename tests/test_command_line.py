@@ -1,0 +1,107 @@
+"""Wrong input on the command line: one clear sentence with the cure, and exit status 2."""
+
+import sqlite3
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from studies.__main__ import main
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Everything is written below a folder of the test's own."""
+    monkeypatch.setenv("VAR_DIR", str(tmp_path / "var"))
+    for name in ("OPTUNA_STORAGE", "MLFLOW_TRACKING_URI", "BR35H_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "var"
+
+
+def fails(capsys, *arguments) -> str:
+    """Run a command that must be refused, and return what it said."""
+    try:
+        status = main(list(arguments))
+    except SystemExit as end:
+        status = end.code
+    assert status == 2
+    message = capsys.readouterr().err.strip()
+    assert "Traceback" not in message
+    return message
+
+
+def folder_of(path, *, yes=20, no=20, size=64):
+    """A folder of distinct noise images."""
+    rng = np.random.default_rng(0)
+    for name, n in (("yes", yes), ("no", no)):
+        (path / name).mkdir(parents=True)
+        for i in range(n):
+            image = Image.fromarray(rng.integers(0, 255, (size, size), dtype=np.uint8))
+            image.save(path / name / f"{i}.png")
+    return path
+
+
+def test_an_unknown_study_lists_the_known_ones(root, capsys):
+    assert "global_kmeans" in fails(capsys, "run", "globl_kmeans")
+
+
+@pytest.mark.parametrize("trials", ["0", "abc", "-3", "1.5", ""])
+def test_a_number_of_trials_that_is_none_is_refused(root, capsys, trials):
+    message = fails(capsys, "run", "giaem", f"--trials={trials}")
+    assert message == f"TRIALS must be a whole number of at least 1, got '{trials}'."
+
+
+def test_a_timeout_that_is_none_is_refused(root, capsys):
+    assert "TIMEOUT must be" in fails(capsys, "run", "giaem", "--timeout", "soon")
+
+
+def test_an_unknown_split_lists_the_known_ones(root, capsys):
+    message = fails(capsys, "run", "giaem", "--split", "random")
+    assert "grouped" in message and "paper" in message
+
+
+def test_an_unknown_device_lists_the_known_ones(root, capsys):
+    assert "cpu, cuda, mps" in fails(capsys, "run", "giaem", "--device", "gpu")
+
+
+def test_an_unknown_detector_lists_the_known_ones(root, capsys):
+    assert "brain_cvae" in fails(capsys, "run", "giaem", "--detector", "brain_vae")
+
+
+def test_data_that_is_nowhere_is_refused(root, capsys):
+    assert "DATA must be" in fails(capsys, "run", "giaem", "--data", "/nowhere/at/all")
+
+
+def test_a_folder_without_classes_is_refused(root, capsys, tmp_path):
+    (tmp_path / "images" / "yes").mkdir(parents=True)
+    message = fails(capsys, "run", "giaem", "--data", str(tmp_path / "images"))
+    assert "no/" in message
+
+
+def test_an_empty_class_is_refused(root, capsys, tmp_path):
+    folder = folder_of(tmp_path / "images", no=0)
+    assert "no" in fails(capsys, "run", "giaem", "--data", str(folder))
+
+
+def test_too_few_groups_are_refused(root, capsys, tmp_path):
+    folder = folder_of(tmp_path / "images", yes=9)
+    assert "10" in fails(capsys, "run", "giaem", "--data", str(folder))
+
+
+def test_a_tracking_database_that_is_none_is_refused_before_a_trial(root, capsys):
+    (root / "mlflow").mkdir(parents=True)
+    (root / "mlflow" / "mlflow.db").write_text("this is no database " * 50)
+    message = fails(capsys, "run", "giaem", "--data", "phantom", "--trials", "1")
+    assert "mlflow.db" in message
+
+
+def test_an_optuna_database_of_another_version_is_refused(root, capsys):
+    root.mkdir()
+    with sqlite3.connect(root / "optuna.db") as database:
+        database.execute(
+            "create table version_info (version_info_id integer primary key, "
+            "schema_version integer, library_version text)"
+        )
+        database.execute("insert into version_info values (1, 1, '0.1')")
+    message = fails(capsys, "run", "giaem", "--data", "phantom", "--trials", "1")
+    assert "optuna storage upgrade" in message

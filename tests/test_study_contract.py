@@ -1,0 +1,117 @@
+"""One contract for all studies: a new one is covered the day it appears."""
+
+import json
+
+import numpy as np
+import optuna
+import pytest
+import torch
+
+from studies.space import Capped, describe, suggest
+from studies.study import Lab, News, StudyError, find_study, known_studies
+from training.cache import Cache
+from training.data import split
+
+QUICK = {"n_epochs": 1, "image_size": 32, "latent_dim": 4}
+STUDIES = known_studies()
+
+
+@pytest.fixture(scope="module")
+def lab(phantom, tmp_path_factory):
+    return Lab(
+        dataset=phantom,
+        splits=split(phantom.labels, phantom.groups),
+        cache=Cache(tmp_path_factory.mktemp("cache")),
+        device=torch.device("cpu"),
+        precision="fp32",
+        seed=0,
+    )
+
+
+def point(study, seed=0):
+    sampler = optuna.samplers.RandomSampler(seed=seed)
+    return suggest(optuna.create_study(sampler=sampler).ask(), study.space)
+
+
+def test_the_five_studies_are_there():
+    assert {"giaem", "dbscan", "image_kmeans", "global_kmeans", "brain_cvae"} <= set(STUDIES)
+
+
+def test_an_unknown_study_lists_the_known_ones_with_their_docstrings():
+    with pytest.raises(StudyError) as unknown:
+        find_study("giam")
+    for study in STUDIES.values():
+        assert study.name in str(unknown.value) and study.doc in str(unknown.value)
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_a_study_is_a_module_of_its_name_with_a_docstring(study):
+    assert STUDIES[study.name] is study
+    assert study.doc and "\n" not in study.doc
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_a_space_can_be_written_down_and_sampled(study):
+    assert set(json.loads(json.dumps(describe(study.space)))) == set(point(study))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_a_point_is_fitted_and_scored_on_validation(study, lab):
+    candidate = study.fit({**point(study), **QUICK}, lab, News())
+    metrics = study.score(candidate, lab)
+    assert study.metric in metrics
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert metrics["tp"] + metrics["fn"] == (lab.dataset.labels[lab.splits.val] == 1).sum()
+    assert isinstance(study.is_feasible(metrics), bool | np.bool_)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_the_same_point_has_the_same_metrics(study, lab):
+    params = {**point(study), **QUICK}
+    first, second = (study.score(study.fit(params, lab, News()), lab) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.slow
+def test_a_hundred_points_over_one_detector_train_one_network(lab):
+    trained = []
+    study = STUDIES["giaem"]
+    for seed in range(100):
+        study.fit({**point(study, seed), **QUICK}, lab, News(on_train=lambda: trained.append(1)))
+    assert len(trained) <= 1
+
+
+def test_dbscan_suggests_only_pairs_that_can_form_a_cluster():
+    from models.heads.dbscan import max_neighbors
+
+    for seed in range(200):
+        params = point(STUDIES["dbscan"], seed)
+        assert params["min_samples"] <= max_neighbors(params["eps"])
+
+
+def test_dbscans_cap_is_not_wider_than_its_range():
+    assert isinstance(STUDIES["dbscan"].space["min_samples"], Capped)
+
+
+def test_searching_the_detector_joins_both_spaces():
+    joined = STUDIES["giaem"].searching(STUDIES["brain_cvae"])
+    assert set(joined.space) == {*STUDIES["giaem"].space, *STUDIES["brain_cvae"].space}
+    assert joined.name == "giaem" and joined.metric == "f2"
+
+
+def test_everyone_has_a_tumour_is_infeasible():
+    from training.metrics import evaluate
+
+    labels = np.array([0, 0, 1, 1, 1, 1])
+    metrics = evaluate(labels, np.ones(6, int), np.ones(6))
+    assert metrics["recall"] == 1.0
+    for study in STUDIES.values():
+        assert not study.is_feasible(metrics)
+
+
+def test_better_follows_the_direction():
+    study = STUDIES["giaem"]
+    assert study.is_better(0.1, None)
+    assert study.is_better(0.6, 0.5) and not study.is_better(0.5, 0.5)

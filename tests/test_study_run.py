@@ -1,0 +1,223 @@
+"""Whole studies on a small phantom, as a user runs them: trials, runs, report, registered model."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import mlflow
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+from PIL import Image
+
+from studies.__main__ import main
+from training.data import load, phantom
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A small phantom in a folder of the user's."""
+    folder = tmp_path_factory.mktemp("data") / "slices"
+    phantom.write(folder, n_images=120, n_groups=60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("var")
+
+
+@pytest.fixture(scope="module")
+def study(images, root):
+    """Runs `python -m studies run …` in this process, below one folder for the whole module."""
+
+    def run(*arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("VAR_DIR", str(root))
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            patch.delenv("OPTUNA_STORAGE", raising=False)
+            return main(["run", *arguments, "--data", str(images)])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def client(root):
+    uri = f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return MlflowClient(uri, uri)
+
+
+@pytest.fixture(scope="module")
+def finished(study):
+    """A finished GIAEM study of twelve trials."""
+    assert study("giaem", "--trials", "12") == 0
+
+
+def load_search(root, name):
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{root / 'optuna.db'}")
+
+
+def runs_of(client, name):
+    experiment = client.get_experiment_by_name(name)
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [run for run in runs if "trial" not in run.data.tags]
+    assert len(parents) == 1
+    trials = {int(run.data.tags["trial"]): run for run in runs if "trial" in run.data.tags}
+    assert len(trials) == len(runs) - 1
+    return parents[0], trials
+
+
+def test_every_trial_is_a_run_with_the_same_parameters_and_value(finished, client, root):
+    parent, runs = runs_of(client, "giaem (slices)")
+    trials = load_search(root, "giaem (slices)").trials
+    assert sorted(runs) == [trial.number for trial in trials]
+    for trial in trials:
+        run = runs[trial.number]
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.metrics["f2"] == trial.value
+        assert {name: float(value) for name, value in run.data.params.items()} == trial.params
+
+
+def test_the_parent_run_keeps_the_evidence(finished, client):
+    parent, _ = runs_of(client, "giaem (slices)")
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"report.html", "study.json", "manifest.csv", "summary.md", "test_answers.csv"} <= files
+    assert parent.info.status == "FINISHED"
+    assert "95 % intervals" in parent.data.tags["mlflow.note.content"]
+    assert {"test_f2", "test_f2_low", "test_recall", "test_auroc"} <= set(parent.data.metrics)
+    assert {entry.dataset.digest for entry in parent.inputs.dataset_inputs} == {
+        parent.data.tags["data_digest"]
+    }
+
+
+def test_one_run_holds_the_weights_and_the_others_link_to_it(finished, client):
+    _, runs = runs_of(client, "giaem (slices)")
+    holders = [run for run in runs.values() if "detector_weights" in run.data.tags]
+    assert len(holders) == 1
+    holder = holders[0]
+    files = {file.path for file in client.list_artifacts(holder.info.run_id, "detector")}
+    assert "detector/weights.safetensors" in files
+    assert len(client.get_metric_history(holder.info.run_id, "val_loss")) >= 1
+    linked = {run.data.tags.get("detector_run") for run in runs.values() if run is not holder}
+    assert linked == {holder.info.run_id}
+
+
+def test_the_registered_model_answers_images_as_they_come(finished, client, images, root):
+    model = mlflow.pyfunc.load_model("models:/giaem-slices@candidate")
+    dataset = load(str(images), root=root, say=lambda _: None)
+    parent, _ = runs_of(client, "giaem (slices)")
+    path = client.download_artifacts(parent.info.run_id, "test_answers.csv")
+    answers = pd.read_csv(path).head(5)
+    assert set(answers.file) <= set(dataset.manifest.file)
+    frames = [np.asarray(Image.open(images / file)) for file in answers.file]
+    predicted = model.predict(frames)
+    assert list(predicted.label) == list(answers.predicted)
+    assert predicted.score.to_numpy() == pytest.approx(answers.score.to_numpy(), abs=1e-4)
+
+
+def test_running_again_goes_on_and_trains_nothing(finished, study, client, root, capsys):
+    before = len(load_search(root, "giaem (slices)").trials)
+    assert study("giaem", "--trials", "3") == 0
+    assert "epoch" not in capsys.readouterr().out
+    assert len(load_search(root, "giaem (slices)").trials) == before + 3
+    _, runs = runs_of(client, "giaem (slices)")
+    assert len(runs) == before + 3
+
+
+def test_the_test_split_is_looked_at_once_for_each_winner(finished, root):
+    search = load_search(root, "giaem (slices)")
+    looks = search.user_attrs["test_looks"]
+    assert len(looks) == len(set(looks))
+    assert looks[-1] == search.best_trial.number
+
+
+def test_the_papers_split_is_a_study_of_its_own_and_says_that_it_leaks(study, client, capsys):
+    assert study("giaem", "--trials", "2", "--split", "paper") == 0
+    assert "This split leaks" in capsys.readouterr().out
+    parent, _ = runs_of(client, "giaem (slices, paper split)")
+    assert parent.data.tags["leaks"] == "true"
+    assert "This split leaks" in parent.data.tags["mlflow.note.content"]
+
+
+def test_a_changed_data_set_is_refused(finished, study, images, capsys):
+    moved = images / "yes" / "y0.jpg"
+    content = moved.read_bytes()
+    moved.unlink()
+    try:
+        assert study("giaem", "--trials", "1") == 2
+    finally:
+        moved.write_bytes(content)
+    assert "data.digest" in capsys.readouterr().err
+
+
+def test_a_searched_detector_joins_its_hyperparameters(study, client):
+    assert study("giaem", "--trials", "1", "--detector", "search") == 0
+    _, runs = runs_of(client, "giaem (slices, searched detector)")
+    assert {"anomaly_threshold", "latent_dim", "lr"} <= set(runs[0].data.params)
+
+
+def test_a_killed_process_leaves_nothing_running_once_the_study_is_resumed(
+    study, client, images, root
+):
+    process = start(images, root, "brain_cvae", "--trials", "50")
+    wait_for(lambda: has_running_trial(root, "brain_cvae (slices)"))
+    process.kill()
+    process.wait()
+    assert study("brain_cvae", "--trials", "1") == 0
+    search = load_search(root, "brain_cvae (slices)")
+    assert not search.get_trials(states=(TrialState.RUNNING,))
+    _, runs = runs_of(client, "brain_cvae (slices)")
+    assert sorted(runs) == [trial.number for trial in search.trials]
+    assert "RUNNING" not in {run.info.status for run in runs.values()}
+
+
+def test_ctrl_c_ends_the_trial_as_killed_and_still_draws_the_report(client, images, root):
+    process = start(images, root, "image_kmeans", "--trials", "5000")
+    wait_for(lambda: n_complete(root, "image_kmeans (slices)") >= 3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    assert (root / "reports" / "image_kmeans-slices.html").exists()
+    parent, runs = runs_of(client, "image_kmeans (slices)")
+    assert parent.info.status == "KILLED"
+    search = load_search(root, "image_kmeans (slices)")
+    assert not search.get_trials(states=(TrialState.RUNNING,))
+    for trial in search.get_trials(states=(TrialState.FAIL,)):
+        assert runs[trial.number].info.status == "KILLED"
+
+
+def start(images, root, *arguments):
+    command = [sys.executable, "-m", "studies", "run", *arguments, "--data", str(images)]
+    environment = {**os.environ, "VAR_DIR": str(root)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def trials_in(root, name, *states):
+    storage = f"sqlite:///{root / 'optuna.db'}"
+    if name not in optuna.get_all_study_names(storage):
+        return []
+    return optuna.load_study(study_name=name, storage=storage).get_trials(states=states)
+
+
+def has_running_trial(root, name):
+    return bool(trials_in(root, name, TrialState.RUNNING))
+
+
+def n_complete(root, name):
+    return len(trials_in(root, name, TrialState.COMPLETE))
