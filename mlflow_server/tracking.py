@@ -96,6 +96,11 @@ class Tracking:
                 self._client.restore_experiment(found.experiment_id)
             return found.experiment_id
 
+    def experiments(self) -> dict[str, str]:
+        """The ids of all experiments by name, deleted ones left out."""
+        with tracking_errors("Listing the experiments"):
+            return {found.name: found.experiment_id for found in self._experiments()}
+
     def _create_experiment(self, name: str, *, note: str, tags: Mapping[str, str]) -> str:
         folder = None
         if self._artifact_root is not None:
@@ -124,17 +129,21 @@ class Tracking:
     ) -> str:
         """The study's parent run, RUNNING (again)."""
         with tracking_errors(f"Opening the parent run of {study}"):
-            found = self._first(
-                [experiment_id], f"tags.study = {_quoted(study)} AND tags.trial IS NULL"
-            )
-            if found is None:
+            run_id = self.find_study(experiment_id, study)
+            if run_id is None:
                 run_id = self._create_run(experiment_id, study, tags={"study": study})
             else:
-                run_id = found.info.run_id
                 self._client.update_run(run_id, status="RUNNING")
             self._client.log_batch(run_id, params=_params(params), tags=_tags(tags))
             self._client.log_inputs(run_id, datasets=[_dataset_input(use) for use in datasets])
             return run_id
+
+    def find_study(self, experiment_id: str, study: str) -> str | None:
+        """The study's parent run, if it has one."""
+        query = f"tags.study = {_quoted(study)} AND tags.trial IS NULL"
+        with tracking_errors(f"Looking for the parent run of {study}"):
+            found = self._first([experiment_id], query)
+            return found.info.run_id if found else None
 
     def close_study(
         self,

@@ -71,6 +71,7 @@ def test_the_link_to_a_comparison_holds_the_runs_as_encoded_json():
     assert not set('"[], ') & set(url)
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_said_with_the_next_one_to_try(tmp_path):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
