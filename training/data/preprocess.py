@@ -16,7 +16,7 @@ SIDE = 128
 METHODS = ("head", "paper")
 HEAD_SHARE = 0.9  # of the frame's side, taken by the head's longer edge
 WORKING_SIDE = 256  # the head is looked for at this size, whatever the image's
-FLAT_STD = 4.0  # grey levels: a row or column below it is margin, with what JPEG adds to it
+FLAT = 0.15  # of the image's standard deviation: a row or column that varies less is margin
 PAPER_MARGIN = 50  # pixels of the original, paper section on pre-processing
 
 
@@ -113,7 +113,7 @@ def _frame_head(gray: np.ndarray) -> Framed:
     hull, background = find_head(gray)
     box = Box(*cv2.boundingRect(hull), HEAD_SHARE)
     inside = cv2.fillConvexPoly(np.zeros_like(gray), hull, 255)
-    head = place(cv2.subtract(gray, background, mask=inside), box).astype(np.float32)
+    head = place(cv2.bitwise_and(_remove(background, gray), inside), box).astype(np.float32)
     brightest = np.percentile(head[place(inside, box) > 0], 99.5)
     return Framed(np.clip(head * (255 / max(brightest, 1)), 0, 255).astype(np.uint8), box)
 
@@ -121,8 +121,9 @@ def _frame_head(gray: np.ndarray) -> Framed:
 def find_head(gray: np.ndarray) -> tuple[np.ndarray, int]:
     """The convex hull of the head, int32 (k, 1, 2) as OpenCV has it, and the background's level.
 
-    Bright against the background means above half of Otsu's threshold; lines and letters thinner
-    than the opening vanish; of what is left, the largest piece and all that lies with it count.
+    The head is what differs from the background by more than Otsu's threshold of the differences'
+    square roots: the root keeps a bright lesion or scalp from hiding a dark brain. Thin lines and
+    letters are opened away; of the rest, the largest piece and what lies with it count.
     """
     scale = min(1.0, WORKING_SIDE / max(gray.shape))
     size = max(1, round(gray.shape[1] * scale)), max(1, round(gray.shape[0] * scale))
@@ -130,20 +131,21 @@ def find_head(gray: np.ndarray) -> tuple[np.ndarray, int]:
     rows, columns = _flat_margin(small)
     inner = cv2.GaussianBlur(small[rows, columns], (5, 5), 0)
     background = _background(inner)
-    contrast = cv2.subtract(inner, background)
+    contrast = np.sqrt(_remove(background, inner) * 255.0).astype(np.uint8)
     otsu, _ = cv2.threshold(contrast, 0, 255, cv2.THRESH_OTSU)
-    bright = (contrast > otsu / 2).astype(np.uint8)
-    opened = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    hull = cv2.convexHull(_main_pieces(opened)) + np.array([columns.start, rows.start])
+    bright = (contrast > otsu).astype(np.uint8)
+    pieces = _main_pieces(_morph(bright, cv2.MORPH_OPEN, 3))
+    hull = _hull(_without_spikes(pieces)) + np.array([columns.start, rows.start])
     return np.round(hull / scale).astype(np.int32), background
 
 
 def _flat_margin(image: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns that are left when those of one value are taken off from outside."""
     rows, columns = slice(0, image.shape[0]), slice(0, image.shape[1])
+    flat = FLAT * image.std()
     while True:
         inner = image[rows, columns].astype(np.float32)
-        varied = [np.flatnonzero(inner.std(axis=axis) >= FLAT_STD) for axis in (1, 0)]
+        varied = [np.flatnonzero(inner.std(axis=axis) >= flat) for axis in (1, 0)]
         if not len(varied[0]) or not len(varied[1]):
             return rows, columns
         trimmed = tuple(
@@ -163,19 +165,53 @@ def _background(image: np.ndarray) -> int:
     return int(np.percentile(image[~middle], 10))
 
 
+def _remove(background: int, image: np.ndarray) -> np.ndarray:
+    """How far each pixel is above the background; on a bright one (a page, a negative), off it."""
+    if background > 127:
+        return cv2.absdiff(image, background)
+    return cv2.subtract(image, background)
+
+
 def _main_pieces(mask: np.ndarray) -> np.ndarray:
-    """Pixels of the largest piece and of those in or just around its hull (skull, scalp)."""
+    """The largest piece of a mask and those in or just around its hull (skull, scalp)."""
     n_pieces, pieces = cv2.connectedComponents(mask)
     sizes = np.bincount(pieces.ravel(), minlength=n_pieces)
     sizes[0] = 0
     largest = np.argmax(sizes)
-    hull = cv2.convexHull(cv2.findNonZero((pieces == largest).astype(np.uint8)))
+    hull = _hull((pieces == largest).astype(np.uint8))
     center = hull.mean(axis=0)
-    wider = np.round(center + 1.2 * (hull - center)).astype(np.int32)
+    wider = np.round(center + 1.3 * (hull - center)).astype(np.int32)
     around = cv2.fillConvexPoly(np.zeros_like(mask), wider, 1)
     inside = np.bincount(pieces[around > 0], minlength=n_pieces)
     belongs = (inside >= 0.95 * sizes) & (sizes >= 0.003 * sizes[largest])
-    return cv2.findNonZero(belongs[pieces].astype(np.uint8))
+    return belongs[pieces].astype(np.uint8)
+
+
+def _without_spikes(mask: np.ndarray) -> np.ndarray:
+    """Points of the mask, filled, without what sticks out of it (letters, lines that touch it)."""
+    closed = _morph(mask, cv2.MORPH_CLOSE, 15)
+    contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    filled = cv2.drawContours(np.zeros_like(mask), contours, -1, 1, cv2.FILLED)
+    radius = min(cv2.boundingRect(filled)[2:]) / 8
+    padded = cv2.copyMakeBorder(filled, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    core = cv2.distanceTransform(padded, cv2.DIST_L2, 3) > radius
+    if not core.any():
+        return filled
+    from_core = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 3)
+    return (from_core[1:-1, 1:-1] <= radius).astype(np.uint8) & filled
+
+
+def _hull(mask: np.ndarray) -> np.ndarray:
+    """The convex hull of what is in the mask: int32 (k, 1, 2), x and y."""
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return cv2.convexHull(np.concatenate(contours))
+
+
+def _morph(mask: np.ndarray, operation: int, size: int) -> np.ndarray:
+    """Open or close with an ellipse; outside of the mask there is nothing."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    padded = cv2.copyMakeBorder(mask, size, size, size, size, cv2.BORDER_CONSTANT)
+    return cv2.morphologyEx(padded, operation, kernel)[size:-size, size:-size]
 
 
 def _frame_paper(gray: np.ndarray) -> Framed:
