@@ -268,6 +268,11 @@ class Tracking:
             found = self._first(experiments, f"tags.`{tag}` = {_quoted(value)}")
             return found.info.run_id if found else None
 
+    def tags(self, run_id: str) -> dict[str, str]:
+        """A run's tags."""
+        with tracking_errors(f"Reading the tags of run {run_id}"):
+            return dict(self._client.get_run(run_id).data.tags)
+
     def log_artifacts(self, run_id: str, folder: Path, path: str | None = None) -> None:
         """Log a folder whole, at the run's root or below `path`."""
         with tracking_errors(f"Logging {folder} to run {run_id}"):

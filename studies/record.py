@@ -22,7 +22,9 @@ REPORTED = "record"  # a trial's user attribute with all that is published of it
 INTERRUPTED = "interrupted"
 FAILED = "error"
 ARTIFACTS, MODEL = "artifacts", "model"
-WEIGHTS_OF = "detector_weights"  # the run that holds the weights with this key
+HEAD_FOLDER, WEIGHTS_FOLDER = "head", "detector"  # below a run's artifacts
+WEIGHTS_OF = "detector_weights"  # tag: the key of the weights that this run holds
+DETECTOR_RUN = "detector_run"  # tag: the run that holds this run's weights
 
 
 @dataclass(frozen=True)
@@ -138,11 +140,11 @@ class Record:
         weights = self.detectors_folder / key
         if holder:
             self._weights[key] = holder
-            tags["detector_run"] = holder
+            tags[DETECTOR_RUN] = holder
             return False
         if not weights.exists():
             return False
-        shutil.copytree(weights, artifacts / "detector", dirs_exist_ok=True)
+        shutil.copytree(weights, artifacts / WEIGHTS_FOLDER, dirs_exist_ok=True)
         tags[WEIGHTS_OF] = key
         return True
 

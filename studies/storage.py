@@ -128,3 +128,16 @@ def best_feasible(study: optuna.Study) -> FrozenTrial | None:
         return study.best_trial
     except ValueError:
         return None
+
+
+def best_trials(url: str, n: int) -> dict[str, list[int]]:
+    """The n best feasible trials of every study in a storage, the best first."""
+    storage = open_storage(url)
+    best = {}
+    for name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        feasible = [trial for trial in complete if max(trial.constraints.values(), default=0) <= 0]
+        feasible.sort(key=lambda trial: trial.value, reverse=study.direction.name == "MAXIMIZE")
+        best[name] = [trial.number for trial in feasible[:n]]
+    return best

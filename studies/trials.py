@@ -14,7 +14,7 @@ from optuna import Trial, TrialPruned
 
 from studies.candidate import as_predictor, example_grid
 from studies.progress import Display
-from studies.record import ARTIFACTS, FAILED, INTERRUPTED, MODEL, REPORTED, Record
+from studies.record import ARTIFACTS, FAILED, HEAD_FOLDER, INTERRUPTED, MODEL, REPORTED, Record
 from studies.space import suggest
 from studies.storage import WORKER, this_worker
 from studies.study import Candidate, Lab, News, Study
@@ -97,7 +97,7 @@ class TrialRunner:
         """The head always; samples where there is something new to see; a model of the best."""
         folder = self.folder / str(trial.number)
         predictor = as_predictor(candidate, self.lab)
-        predictor.save_head(folder / ARTIFACTS / "head")
+        predictor.save_head(folder / ARTIFACTS / HEAD_FOLDER)
         if draw:
             maps = self.lab.validation_maps(candidate.detector)
             grid = example_grid(candidate, self.lab, self.lab.splits.val, maps)

@@ -1,8 +1,36 @@
-"""The tracking server with links that open on what a study's reader wants to see."""
+"""The tracking server, with links that open straight on each study's runs and its best trials."""
 
+from collections.abc import Iterator
+from functools import partial
+
+from mlflow_server import Tracking
+from mlflow_server.server import compare_url, run_url, runs_url, serve
 from studies.settings import Settings
+from studies.storage import best_trials
+
+COMPARED = 20  # the UI's parallel coordinates stay readable and quick
 
 
 def open_ui(settings: Settings, *, port: int) -> None:
     """Serve until Ctrl-C."""
-    raise NotImplementedError
+    serve(settings.tracking_uri, settings.artifact_root, port=port, links=partial(links, settings))
+
+
+def links(settings: Settings, base: str) -> Iterator[str]:
+    """Lines with what is worth opening, a block a study."""
+    tracking = Tracking(settings.tracking_uri, settings.artifact_root)
+    experiments = tracking.experiments()
+    studies = best_trials(settings.storage_url, COMPARED)
+    recorded = {name: best for name, best in studies.items() if name in experiments}
+    if not recorded:
+        yield "There is no study yet: make study STUDY=global_kmeans"
+    for name, best in recorded.items():
+        experiment = experiments[name]
+        runs = tracking.published_trials(experiment, name)
+        compared = [runs[trial][0] for trial in best if trial in runs]
+        yield f"\n{name}"
+        yield f"  all runs          {runs_url(base, experiment)}"
+        if parent := tracking.find_study(experiment, name):
+            yield f"  summary, report   {run_url(base, experiment, parent)}"
+        if compared:
+            yield f"  best {len(compared):>2} compared  {compare_url(base, compared, [experiment])}"

@@ -15,7 +15,9 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 from PIL import Image
 
+from mlflow_server import Tracking
 from studies.__main__ import main
+from studies.trial_model import load_trial_model
 from training.data import load, phantom
 
 pytestmark = pytest.mark.slow
@@ -123,6 +125,16 @@ def test_the_registered_model_answers_images_as_they_come(finished, client, imag
     predicted = model.predict(frames)
     assert list(predicted.label) == list(answers.predicted)
     assert predicted.score.to_numpy() == pytest.approx(answers.score.to_numpy(), abs=1e-4)
+
+
+def test_the_model_of_any_trial_is_loaded_by_its_run(finished, client, images, root):
+    _, runs = runs_of(client, "giaem (slices)")
+    tracking = Tracking(f"sqlite:///{root / 'mlflow' / 'mlflow.db'}", root / "mlflow/artifacts")
+    frame = np.asarray(Image.open(images / "yes" / "y0.jpg"))
+    for trial in load_search(root, "giaem (slices)").trials[:3]:
+        predictor = load_trial_model(tracking, runs[trial.number].info.run_id)
+        assert predictor.head.tumor_index == trial.params["tumor_index"]
+        assert predictor.predict([frame]).shape == (1, 2)
 
 
 def test_running_again_goes_on_and_trains_nothing(finished, study, client, root, capsys):
