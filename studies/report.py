@@ -27,7 +27,6 @@ from training.floors import Scored
 
 TILES = ("f2", "recall", "specificity", "auroc")
 COLUMNS = ("f2", "recall", "specificity", "precision", "auroc", "auprc", "accuracy", "macro_f1")
-NO_WINNER = "No completed trial keeps the constraints, so the test split was not touched."
 # No button that sends a chart to a server: what is known of the images stays here.
 PLOTLY = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
 
@@ -94,19 +93,13 @@ def build_report(report: ReportInput) -> str:
     )
 
 
-def format_interval(scored: Scored, metric: str) -> str:
-    """A metric's 95 % interval as HTML."""
-    low, high = scored.intervals[metric]
-    return f"{low:.2f} &ndash; {high:.2f}"
-
-
 def _result(report: ReportInput) -> str:
     words = MarkdownIt("js-default").render(report.summary)
     if report.winner is None:
         return words
     tiles = "".join(
         f"<div><b>{report.winner.metrics[name]:.3f}</b><span>test {name}</span>"
-        f"<small>{format_interval(report.winner, name)}</small></div>"
+        f"<small>{_interval(report.winner, name)}</small></div>"
         for name in TILES
     )
     return f'<div class="tiles">{tiles}</div>{words}'
@@ -132,12 +125,18 @@ def _methods(report: ReportInput) -> str:
 
 def _method_row(scored: Scored, report: ReportInput) -> str:
     cells = "".join(
-        f"<td>{scored.metrics[name]:.3f}<small>{format_interval(scored, name)}</small></td>"
+        f"<td>{scored.metrics[name]:.3f}<small>{_interval(scored, name)}</small></td>"
         for name in COLUMNS
     )
     is_infeasible = scored.metrics["specificity"] < report.specificity_floor
     style = "winner" if scored is report.winner else "infeasible" if is_infeasible else ""
     return f'<tr class="{style}"><td>{escape(scored.name)}</td>{cells}</tr>'
+
+
+def _interval(scored: Scored, metric: str) -> str:
+    """A metric's 95 % interval as HTML."""
+    low, high = scored.intervals[metric]
+    return f"{low:.2f} &ndash; {high:.2f}"
 
 
 def _search_plots(report: ReportInput) -> list[Plot]:

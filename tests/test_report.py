@@ -170,6 +170,7 @@ def test_the_report_stands_alone_with_plotly_in_it_once(report):
     assert page.count(library) == 1
     assert "://" not in page.replace(library, "")
     assert page.replace(library, "").count("Plotly.newPlot(") == N_PLOTS
+    assert page.count('"showSendToCloud": false') == N_PLOTS
 
 
 def test_the_report_has_every_section_and_the_winner_stands_out(report):
