@@ -5,7 +5,8 @@ import pytest
 from sklearn import metrics as sk
 from sklearn.utils.class_weight import compute_sample_weight
 
-from training.metrics import bootstrap_intervals, evaluate, f_beta, specificity_constraint
+from models.heads.giaem import balanced_f_beta
+from training.metrics import bootstrap_intervals, evaluate
 
 
 @pytest.fixture
@@ -58,12 +59,11 @@ def test_every_metric_equals_scikit_learns(answers):
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
-def test_everyone_has_a_tumour_is_infeasible_and_has_the_papers_two_class_means():
+def test_everyone_has_a_tumour_has_the_papers_two_class_means():
     labels = np.repeat([1, 0], [80, 20])
     metrics = evaluate(labels, np.ones(100), np.zeros(100))
     names = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
     assert [round(100 * metrics[name], 1) for name in names] == [80, 40, 50, 44.4]
-    assert specificity_constraint(metrics, 0.5) == 0.5
     assert metrics["auroc"] == 0.5
 
 
@@ -71,10 +71,6 @@ def test_balancing_takes_the_reward_out_of_flagging_everyone():
     labels = np.repeat([1, 0], [80, 20])
     assert sk.fbeta_score(labels, np.ones(100), beta=2) == pytest.approx(0.952, abs=5e-4)
     assert evaluate(labels, np.ones(100), np.zeros(100))["f2"] == pytest.approx(5 / 6)
-
-
-def test_a_specificity_on_the_floor_is_feasible():
-    assert specificity_constraint({"specificity": 0.5}, 0.5) == 0
 
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
@@ -86,7 +82,9 @@ def test_f_beta_of_two_rates_is_fbeta_score_over_balanced_weights(answers, beta)
     specificity = 1 - predicted[:, labels == 0].mean(axis=1)
     balance = compute_sample_weight("balanced", labels)
     expected = [sk.fbeta_score(labels, row, beta=beta, sample_weight=balance) for row in predicted]
-    np.testing.assert_allclose(f_beta(recall, specificity, beta=beta), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        balanced_f_beta(recall, specificity, beta=beta), expected, atol=1e-12
+    )
 
 
 def test_nobody_flagged_has_zeros_where_there_is_nothing_to_divide_by():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from studies.space import Capped, describe, suggest
-from studies.study import Lab, News, StudyError, find_study, known_studies
+from studies.study import AtLeast, Lab, News, StudyError, find_study, known_studies
 from training.cache import Cache
 from training.data import split
 
@@ -109,6 +109,12 @@ def test_everyone_has_a_tumour_is_infeasible():
     assert metrics["recall"] == 1.0
     for study in STUDIES.values():
         assert not study.is_feasible(metrics)
+
+
+def test_a_specificity_on_the_floor_is_feasible():
+    floor = AtLeast("specificity", 0.5)
+    assert floor.violation({"specificity": 0.5}) == 0
+    assert floor.violation({"specificity": 0.0}) == 0.5
 
 
 def test_better_follows_the_direction():

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from models.heads.giaem import best_giaem
+from models.heads.giaem import balanced_f_beta, best_giaem
 from training.data import Dataset, Splits
-from training.metrics import bootstrap_intervals, evaluate, f_beta
+from training.metrics import bootstrap_intervals, evaluate
 
 CHUNK = 256  # images a matrix product: 16 MiB of float32 at 128 x 128
 
@@ -104,7 +104,11 @@ def best_threshold(labels, scores, *, specificity_floor: float) -> tuple[float, 
     """The feasible threshold with the best F2 for `scores >= threshold`, and that F2."""
     false_alarms, recall, thresholds = roc_curve(labels, scores, drop_intermediate=False)
     thresholds[0] = np.nextafter(thresholds[1], np.inf)  # nobody flagged; scikit-learn says inf
-    f2 = np.where(1 - false_alarms >= specificity_floor, f_beta(recall, 1 - false_alarms), -1)
+    f2 = np.where(
+        1 - false_alarms >= specificity_floor,
+        balanced_f_beta(recall, 1 - false_alarms, beta=2.0),
+        -1,
+    )
     best = np.argmax(f2)
     return float(thresholds[best]), float(f2[best])
 

@@ -9,6 +9,8 @@ weights a resample, and a point estimate is the row of ones. The values are scik
 
 import numpy as np
 
+from models.heads.giaem import balanced_f_beta
+
 COUNTS = ("tp", "fp", "tn", "fn")
 
 
@@ -44,20 +46,6 @@ def bootstrap_intervals(
         for name, values in metrics.items()
         if name not in COUNTS
     }
-
-
-def f_beta(recall, specificity, *, beta: float = 2.0):
-    """F-beta over class-balanced weights: `fbeta_score` where both classes weigh the same.
-
-    Balanced, tp = recall, fn = 1 - recall and fp = 1 - specificity, and (1 + b²) tp over
-    (1 + b²) tp + b² fn + fp is this. Takes numbers or arrays that broadcast.
-    """
-    return (1 + beta**2) * recall / (beta**2 + 1 + recall - specificity)
-
-
-def specificity_constraint(metrics: dict[str, float], floor: float) -> float:
-    """Optuna's constraint, feasible when <= 0: by how much the specificity misses its floor."""
-    return floor - metrics["specificity"]
 
 
 def _checked(labels, predicted, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -97,7 +85,7 @@ def _weighted_metrics(weights, labels, predicted, scores, *, beta: float) -> dic
     margins = np.sqrt(tp + fp) * np.sqrt(tp + fn) * np.sqrt(tn + fp) * np.sqrt(tn + fn)
     auroc, auprc = _areas(weights, labels, scores)
     return {
-        "f2": f_beta(recall, specificity, beta=beta),
+        "f2": balanced_f_beta(recall, specificity, beta=beta),
         "recall": recall,
         "specificity": specificity,
         "precision": precision,
