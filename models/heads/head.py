@@ -81,10 +81,8 @@ def check_error_maps(error_maps: np.ndarray) -> np.ndarray:
         cure = ": add an axis with error_maps[np.newaxis]" if error_maps.ndim == 2 else ""
         raise ValueError(f"error_maps must be (n, h, w), got shape {error_maps.shape}{cure}.")
     low, high = error_maps.min(), error_maps.max()
-    if np.isnan(low):
-        raise ValueError("error_maps must be numbers in [0, 1], got NaN.")
-    if low < 0 or high > 1:
-        raise ValueError(f"error_maps must be in [0, 1], got values from {low:g} to {high:g}.")
+    if not (low >= 0 and high <= 1):  # so that NaN fails too
+        raise ValueError(f"error_maps must be numbers in [0, 1], got from {low:g} to {high:g}.")
     return error_maps
 
 
