@@ -99,10 +99,10 @@ def _read(folder: Path, outlines: Outlines, method: str, file: str) -> _Slice | 
         content = (folder / file).read_bytes()
         gray = _decode(content)
         framed = frame(gray, method)
-    except DataError as error:
+        head = framed.box if method == "head" else frame(gray, "head").box
+    except (DataError, OSError) as error:
         return str(error)
     box = framed.box
-    head = box if method == "head" else frame(gray, "head").box
     class_folder, name = file.split("/")
     outline = outlines.get(name) if class_folder == "yes" else None
     row = {

@@ -44,7 +44,7 @@ class Head(NamedTuple):
     radii: np.ndarray  # (2,) pixels of the canvas per unit of u and v
 
 
-def write(folder: Path, *, n_images: int = 600, n_groups: int = 160, seed: int = 0) -> None:
+def write(folder: Path, *, n_images: int = 600, n_groups: int = 200, seed: int = 0) -> None:
     """Write `n_images` slices in `n_groups` groups of copies, half of both with lesions."""
     annotations = {}
     for label, name in enumerate(("no", "yes")):
@@ -64,7 +64,7 @@ def write(folder: Path, *, n_images: int = 600, n_groups: int = 160, seed: int =
 
 def _slices(n: int, n_groups: int, lesion: bool, rng: np.random.Generator) -> Iterator[Slice]:
     """Originals, each followed by its copies; most groups are small, a few large, as in Br35H."""
-    weights = rng.pareto(1.5, n_groups) + 0.2
+    weights = rng.pareto(2.5, n_groups) + 0.2
     for n_copies in rng.multinomial(n - n_groups, weights / weights.sum()):
         original = draw(rng, lesion=lesion)
         yield original
@@ -136,10 +136,10 @@ def _add_lesion(slice_: Slice, head: Head, rng: np.random.Generator) -> Slice:
     center = (CANVAS - 1) / 2 + distance * head.radii * [np.cos(direction), np.sin(direction)]
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     wobble = sum(rng.normal(0, 0.12) * np.cos(k * turn + rng.uniform(0, 6)) for k in (2, 3, 4))
-    radius = RADIUS * rng.uniform(0.07, 0.28) * np.clip(1 + wobble, 0.5, 1.5)
+    radius = RADIUS * rng.uniform(0.1, 0.32) * np.clip(1 + wobble, 0.5, 1.5)
     outline = center + radius[:, None] * np.column_stack([np.cos(turn), np.sin(turn)])
     inside = _filled(outline) * (head.r < 0.86)
-    change = rng.uniform(0.1, 0.55) * rng.choice([1, 1, 1, -1])
+    change = rng.uniform(0.15, 0.6) * rng.choice([1, 1, 1, -1])
     core = _filled(center + (outline - center) * rng.uniform(0.3, 0.7)) * rng.choice([0, 0, -0.8])
     image = slice_.image + change * (inside + core) * (1 + 0.1 * _smooth_noise(rng, 3))
     return Slice(np.maximum(image, 0).astype(np.float32), [*slice_.outlines, outline])

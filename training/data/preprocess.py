@@ -1,7 +1,7 @@
 """One slice as it comes -> 128 x 128, the head centred and filling the same share of every frame.
 
-Two methods. "head" (default) finds the head by its brightness against the background. "paper" is
-the paper's: edges, bounding box, 50 pixels of margin. Knows nothing of files, labels or data sets.
+Two methods. "head" (default) takes the head that head.py finds, and nothing else. "paper" is the
+paper's: edges, bounding box, 50 pixels of margin. Knows nothing of files, labels or data sets.
 """
 
 from typing import NamedTuple
@@ -11,12 +11,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from training.data.dataset import DataError
+from training.data.head import above_background, find_head
 
 SIDE = 128
 METHODS = ("head", "paper")
 HEAD_SHARE = 0.9  # of the frame's side, taken by the head's longer edge
-WORKING_SIDE = 256  # the head is looked for at this size, whatever the image's
-FLAT = 0.15  # of the image's standard deviation: a row or column that varies less is margin
 PAPER_MARGIN = 50  # pixels of the original, paper section on pre-processing
 
 
@@ -94,10 +93,8 @@ def place(image: np.ndarray, box: Box) -> np.ndarray:
     """Cut the box out of an image of the original's size and centre it on zeros (128, 128)."""
     scale = box.share * SIDE / max(box.width, box.height)
     size = max(1, round(box.width * scale)), max(1, round(box.height * scale))
-    shrinks = scale < 1
-    resized = cv2.resize(
-        crop(image, box), size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(crop(image, box), size, interpolation=interpolation)
     left, top = (SIDE - size[0]) // 2, (SIDE - size[1]) // 2
     framed = np.zeros((SIDE, SIDE), dtype=image.dtype)
     framed[top : top + size[1], left : left + size[0]] = resized
@@ -113,105 +110,10 @@ def _frame_head(gray: np.ndarray) -> Framed:
     hull, background = find_head(gray)
     box = Box(*cv2.boundingRect(hull), HEAD_SHARE)
     inside = cv2.fillConvexPoly(np.zeros_like(gray), hull, 255)
-    head = place(cv2.bitwise_and(_remove(background, gray), inside), box).astype(np.float32)
+    head = cv2.bitwise_and(above_background(gray, background), inside)
+    head = place(head, box).astype(np.float32)
     brightest = np.percentile(head[place(inside, box) > 0], 99.5)
     return Framed(np.clip(head * (255 / max(brightest, 1)), 0, 255).astype(np.uint8), box)
-
-
-def find_head(gray: np.ndarray) -> tuple[np.ndarray, int]:
-    """The convex hull of the head, int32 (k, 1, 2) as OpenCV has it, and the background's level.
-
-    The head is what differs from the background by more than Otsu's threshold of the differences'
-    square roots: the root keeps a bright lesion or scalp from hiding a dark brain. Thin lines and
-    letters are opened away; of the rest, the largest piece and what lies with it count.
-    """
-    scale = min(1.0, WORKING_SIDE / max(gray.shape))
-    size = max(1, round(gray.shape[1] * scale)), max(1, round(gray.shape[0] * scale))
-    small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
-    rows, columns = _flat_margin(small)
-    inner = cv2.GaussianBlur(small[rows, columns], (5, 5), 0)
-    background = _background(inner)
-    contrast = np.sqrt(_remove(background, inner) * 255.0).astype(np.uint8)
-    otsu, _ = cv2.threshold(contrast, 0, 255, cv2.THRESH_OTSU)
-    bright = (contrast > otsu).astype(np.uint8)
-    pieces = _main_pieces(_morph(bright, cv2.MORPH_OPEN, 3))
-    hull = _hull(_without_spikes(pieces)) + np.array([columns.start, rows.start])
-    return np.round(hull / scale).astype(np.int32), background
-
-
-def _flat_margin(image: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns that are left when those of one value are taken off from outside."""
-    rows, columns = slice(0, image.shape[0]), slice(0, image.shape[1])
-    flat = FLAT * image.std()
-    while True:
-        inner = image[rows, columns].astype(np.float32)
-        varied = [np.flatnonzero(inner.std(axis=axis) >= flat) for axis in (1, 0)]
-        if not len(varied[0]) or not len(varied[1]):
-            return rows, columns
-        trimmed = tuple(
-            slice(int(old.start + kept[0]), int(old.start + kept[-1] + 1))
-            for old, kept in zip((rows, columns), varied, strict=True)
-        )
-        if trimmed == (rows, columns):
-            return trimmed
-        rows, columns = trimmed
-
-
-def _background(image: np.ndarray) -> int:
-    """The grey level of the background: the lowest tenth of a band around the edge."""
-    band = max(1, round(0.06 * min(image.shape)))
-    middle = np.zeros(image.shape, dtype=bool)
-    middle[band:-band, band:-band] = True
-    return int(np.percentile(image[~middle], 10))
-
-
-def _remove(background: int, image: np.ndarray) -> np.ndarray:
-    """How far each pixel is above the background; on a bright one (a page, a negative), off it."""
-    if background > 127:
-        return cv2.absdiff(image, background)
-    return cv2.subtract(image, background)
-
-
-def _main_pieces(mask: np.ndarray) -> np.ndarray:
-    """The largest piece of a mask and those in or just around its hull (skull, scalp)."""
-    n_pieces, pieces = cv2.connectedComponents(mask)
-    sizes = np.bincount(pieces.ravel(), minlength=n_pieces)
-    sizes[0] = 0
-    largest = np.argmax(sizes)
-    hull = _hull((pieces == largest).astype(np.uint8))
-    center = hull.mean(axis=0)
-    wider = np.round(center + 1.3 * (hull - center)).astype(np.int32)
-    around = cv2.fillConvexPoly(np.zeros_like(mask), wider, 1)
-    inside = np.bincount(pieces[around > 0], minlength=n_pieces)
-    belongs = (inside >= 0.95 * sizes) & (sizes >= 0.003 * sizes[largest])
-    return belongs[pieces].astype(np.uint8)
-
-
-def _without_spikes(mask: np.ndarray) -> np.ndarray:
-    """Points of the mask, filled, without what sticks out of it (letters, lines that touch it)."""
-    closed = _morph(mask, cv2.MORPH_CLOSE, 15)
-    contours, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    filled = cv2.drawContours(np.zeros_like(mask), contours, -1, 1, cv2.FILLED)
-    radius = min(cv2.boundingRect(filled)[2:]) / 8
-    padded = cv2.copyMakeBorder(filled, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-    core = cv2.distanceTransform(padded, cv2.DIST_L2, 3) > radius
-    if not core.any():
-        return filled
-    from_core = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 3)
-    return (from_core[1:-1, 1:-1] <= radius).astype(np.uint8) & filled
-
-
-def _hull(mask: np.ndarray) -> np.ndarray:
-    """The convex hull of what is in the mask: int32 (k, 1, 2), x and y."""
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return cv2.convexHull(np.concatenate(contours))
-
-
-def _morph(mask: np.ndarray, operation: int, size: int) -> np.ndarray:
-    """Open or close with an ellipse; outside of the mask there is nothing."""
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    padded = cv2.copyMakeBorder(mask, size, size, size, size, cv2.BORDER_CONSTANT)
-    return cv2.morphologyEx(padded, operation, kernel)[size:-size, size:-size]
 
 
 def _frame_paper(gray: np.ndarray) -> Framed:

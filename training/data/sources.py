@@ -10,13 +10,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from training.cache import Cache, CacheError, code_digest, make_key
+from training.cache import DISK_FULL, Cache, CacheError, code_digest, make_key
 from training.data import br35h, phantom, store
 from training.data.dataset import DataError, Dataset
 from training.data.folder import CLASS_FOLDERS, Listing, list_images, make_dataset
 
 # What is kept was made by these modules and is made again when one of them changes.
-CODE = ("copies", "folder", "outlines", "preprocess", "store")
+CODE = ("copies", "folder", "head", "outlines", "preprocess", "store")
 
 
 class _Source(NamedTuple):
@@ -46,6 +46,12 @@ def load(
         dataset = _prepared(listing, source.name, preprocess, root)
     except CacheError as error:
         raise DataError(str(error)) from error
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise DataError(
+            f"The disk is full: {root / 'data'} could not be written; free some space."
+        ) from error
     say(_summary(dataset))
     return dataset
 
