@@ -5,6 +5,7 @@ Owns DBSCAN on the pixel lattice, with the labels of `sklearn.cluster.DBSCAN`: o
 test is scikit-learn's, the squares summed in float64 in its order. Knows nothing of the maps' use.
 """
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -270,5 +271,5 @@ def _largest_clusters(error_maps, min_samples, eps_squared, offsets, squared_y, 
 
 
 def _check_eps(eps: float) -> None:
-    if not eps > 0:
-        raise ValueError(f"eps must be above 0, got {eps!r}.")
+    if not isinstance(eps, Real) or not 0 < eps < np.inf:
+        raise ValueError(f"eps must be a number above 0, got {eps!r}.")

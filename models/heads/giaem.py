@@ -41,7 +41,8 @@ def sorted_shares(sorted_maps: np.ndarray, thresholds: np.ndarray) -> np.ndarray
     """`shares` of maps that `sort_maps` has sorted: a binary search for a map and threshold."""
     thresholds = np.asarray(thresholds).astype(sorted_maps.dtype)
     below = np.stack([np.searchsorted(row, thresholds) for row in sorted_maps])
-    return 1 - below / sorted_maps.shape[1]
+    pixels = sorted_maps.shape[1]
+    return (pixels - below) / pixels
 
 
 def shares(error_maps: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -131,7 +132,7 @@ def _flagged(share: np.ndarray, tumor_indices: np.ndarray) -> np.ndarray:
     below = np.stack(
         [np.searchsorted(column, tumor_indices) for column in np.sort(share, axis=0).T]
     )
-    return 1 - below / len(share)
+    return (len(share) - below) / len(share)
 
 
 def _check_labels(labels: np.ndarray) -> np.ndarray:

@@ -194,7 +194,8 @@ def _move_rows(rows, moves, total):
     """The total with each row added (1), taken away (-1) or left out (0): int32 (d,)."""
     moved = total.copy()
     for i in range(len(rows)):
-        if moves[i] != 0:
+        move = np.int32(moves[i])
+        if move != 0:
             for j in range(len(moved)):
-                moved[j] += moves[i] * rows[i, j]
+                moved[j] += move * np.int32(rows[i, j])
     return moved
