@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import optuna
+from optuna.exceptions import StorageInternalError
 
 from mlflow_server import TrackingError
 from studies.runner import run
@@ -35,6 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
         return COMMANDS[options.command](options)
     except INPUT_ERRORS as error:
         print(error, file=sys.stderr)
+        return BAD_INPUT
+    except StorageInternalError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        print(f"Optuna's storage does not answer ({reason}). Is the disk full?", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED

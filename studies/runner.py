@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import optuna
@@ -48,13 +49,22 @@ def run(study: Study, settings: Settings) -> bool:
     )
     fail_dead_trials(search)
     record = open_record(session, search)
-    interrupted = run_trials(session, search, record)
-    finish(session, search, record, interrupted=interrupted)
-    return not interrupted
+    ending = run_trials(session, search, record)
+    finish(session, search, record, interrupted=ending.interrupted)
+    if ending.error:
+        raise StudyError(ending.error)
+    return not ending.interrupted
 
 
-def run_trials(session: Session, search: optuna.Study, record: Record | None) -> bool:
-    """Run the trials that were asked for; True when a signal ended them early."""
+class Ending(NamedTuple):
+    """How the trials ended: `interrupted` by a signal, stopped by an `error`, or neither."""
+
+    interrupted: bool = False
+    error: str | None = None
+
+
+def run_trials(session: Session, search: optuna.Study, record: Record | None) -> Ending:
+    """Run the trials that were asked for."""
     n_trials = session.settings.trials or session.study.n_trials
     best = best_feasible(search)
     with show_progress(session.study.metric, n_trials) as display:
@@ -79,9 +89,8 @@ def run_trials(session: Session, search: optuna.Study, record: Record | None) ->
                 )
         except KeyboardInterrupt:
             display.say("Stopped. The same command goes on from here; what there is is written.")
-            return True
-    after_trial.raise_same_error()
-    return False
+            return Ending(interrupted=True)
+    return Ending(error=after_trial.same_error())
 
 
 class AfterTrial:
@@ -99,19 +108,15 @@ class AfterTrial:
             self._record.publish(trial)
         error = trial.user_attrs.get(FAILED)
         self._errors = [*self._errors, error] if error else []
-        if self._same_error():
+        if self.same_error():
             search.stop()
 
-    def raise_same_error(self) -> None:
-        """Raise when the study was stopped because nothing but one error came."""
-        if self._same_error():
-            raise StudyError(
-                f"The last {SAME_ERRORS_END} trials failed with the same error: {self._errors[-1]}"
-            )
-
-    def _same_error(self) -> bool:
+    def same_error(self) -> str | None:
+        """A sentence, once the last trials have failed with nothing but one error."""
         last = self._errors[-SAME_ERRORS_END:]
-        return len(last) == SAME_ERRORS_END and len(set(last)) == 1
+        if len(last) < SAME_ERRORS_END or len(set(last)) > 1:
+            return None
+        return f"The last {SAME_ERRORS_END} trials failed with the same error: {last[-1]}"
 
     def _line(self, trial: FrozenTrial) -> TrialLine:
         best = self._display.best

@@ -17,6 +17,11 @@ from PIL import Image
 
 from mlflow_server import Tracking
 from studies.__main__ import main
+from studies.finish import conclude
+from studies.publish import draw_report
+from studies.session import open_session
+from studies.settings import Settings
+from studies.study import find_study
 from studies.trial_model import load_trial_model
 from training.data import load, phantom
 
@@ -40,11 +45,13 @@ def root(tmp_path_factory):
 def study(images, root):
     """Runs `python -m studies run …` in this process, below one folder for the whole module."""
 
-    def run(*arguments):
+    def run(*arguments, server=None):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("VAR_DIR", str(root))
-            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
             patch.delenv("OPTUNA_STORAGE", raising=False)
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            if server:
+                patch.setenv("MLFLOW_TRACKING_URI", server)
             return main(["run", *arguments, "--data", str(images)])
 
     return run
@@ -205,6 +212,32 @@ def test_ctrl_c_ends_the_trial_as_killed_and_still_draws_the_report(client, imag
     assert not search.get_trials(states=(TrialState.RUNNING,))
     for trial in search.get_trials(states=(TrialState.FAIL,)):
         assert runs[trial.number].info.status == "KILLED"
+
+
+def test_a_tracking_server_that_is_away_is_told_by_the_next_run(study, client, capsys):
+    run = ("giaem", "--trials", "2", "--label", "away")
+    assert study(*run, server="http://127.0.0.1:9") == 0
+    said = capsys.readouterr().out
+    assert "The search goes on without it" in said and "Report:" in said
+    name = "giaem (slices, away)"
+    assert client.get_experiment_by_name(name) is None
+    assert study(*run) == 0
+    _, runs = runs_of(client, name)
+    assert sorted(runs) == [0, 1, 2, 3]
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    for run in runs.values():
+        assert client.list_artifacts(run.info.run_id, "head")
+
+
+def test_a_study_without_a_feasible_trial_touches_no_test_image(images, root, study):
+    settings = Settings(root, "", "", data=str(images))
+    session = open_session(find_study("giaem"), settings, say=lambda _: None)
+    search = optuna.create_study(direction="maximize")
+    conclusion = conclude(session, search)
+    assert conclusion.winner is None and conclusion.best is None
+    assert "test_looks" not in search.user_attrs
+    report = draw_report(session, search, conclusion)
+    assert "No trial can win" in report.read_text()
 
 
 def start(images, root, *arguments):
