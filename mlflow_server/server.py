@@ -30,26 +30,33 @@ SERVER_SETTINGS = {
     "DO_NOT_TRACK": "true",
 }
 
+NOT_GENAI = "workflowType=machine_learning"  # without it the UI shows its pages for agents
+
 Links = Callable[[str], Iterable[str]]  # the server's address -> lines to print below it
 
 
-def runs_url(base: str, experiment_id: str) -> str:
-    """The table of an experiment's runs, past the overview that the UI opens by itself."""
-    return f"{base}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+def runs_url(base: str, experiment_id: str, view: str | None = None) -> str:
+    """The table of an experiment's runs, in the view that `Tracking.share_view` has kept."""
+    shared = f"&viewStateShareKey={quote(view, safe='')}" if view else ""
+    return f"{base}/#/experiments/{experiment_id}/runs?{NOT_GENAI}{shared}"
 
 
 def run_url(base: str, experiment_id: str, run_id: str) -> str:
     """One run's page: the note, parameters, metrics, artifacts."""
-    return f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{base}/#/experiments/{experiment_id}/runs/{run_id}?{NOT_GENAI}"
 
 
 def compare_url(base: str, run_ids: Iterable[str], experiment_ids: Iterable[str]) -> str:
-    """The parallel-coordinates plot of these runs; the UI grows slow above about 100."""
+    """The parallel-coordinates plot of these runs; the UI grows slow above about 100.
+
+    It opens with three of the parameters that differ and the first metric that all runs have, in
+    the order of logging: take finished runs only, and log the objective first.
+    """
     runs, experiments = (
         quote(json.dumps(list(ids), separators=(",", ":")), safe="")
         for ids in (run_ids, experiment_ids)
     )
-    return f"{base}/#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"{base}/#/compare-runs?runs={runs}&experiments={experiments}&{NOT_GENAI}"
 
 
 def serve(

@@ -35,6 +35,7 @@ from mlflow_server.connection import TrackingError, connect, is_server, tracking
 
 RUNS_A_PAGE = 1000
 SYSTEM_METRICS_INTERVAL = 2  # seconds
+VIEW_TAG = "mlflow.sharedViewState."  # + key: where the UI keeps a view that was shared
 CLOSED_TAG = "closed"  # why a run was ended that its own process left RUNNING
 
 Status = Literal["FINISHED", "KILLED", "FAILED"]
@@ -115,6 +116,29 @@ class Tracking:
             if other is None:
                 raise
             return other.experiment_id
+
+    def share_view(
+        self, experiment_id: str, study: str, *, metrics: Sequence[str], params: Sequence[str]
+    ) -> str:
+        """Keep a view of the runs table: the study's trials with these columns, best first.
+
+        The largest value of the first metric is the best. Returns the key for `runs_url`.
+        """
+        key = re.sub(r"\W+", "_", study)
+        view = {
+            "searchFilter": f"tags.study = {_quoted(study)} AND tags.trial IS NOT NULL",
+            "orderByKey": f"metrics.`{metrics[0]}`",
+            "orderByAsc": False,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "datasetsFilter": [],
+            "modelVersionFilter": "All Runs",
+            "selectedColumns": [f"metrics.`{name}`" for name in metrics]
+            + [f"params.`{name}`" for name in params],
+        }
+        with tracking_errors(f"Sharing the view of {study}"):
+            self._client.set_experiment_tag(experiment_id, VIEW_TAG + key, json.dumps(view))
+        return key
 
     # The parent run
 

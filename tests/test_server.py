@@ -15,6 +15,7 @@ from mlflow_server import Tracking, TrackingError, TrialRun, local_artifacts, lo
 from mlflow_server.server import compare_url, run_url, runs_url, serve
 
 BASE = "http://127.0.0.1:5000"
+NOT_GENAI = {"workflowType": ["machine_learning"]}
 
 SERVE = """
 import sys
@@ -58,16 +59,16 @@ def wait_for(process, start_of_line):
 
 
 def test_the_link_to_an_experiment_opens_on_the_runs_table():
-    assert fragment(runs_url(BASE, "7")) == (
-        "/experiments/7/runs",
-        {"workflowType": ["machine_learning"]},
-    )
-    assert run_url(BASE, "7", "ab") == f"{BASE}/#/experiments/7/runs/ab"
+    assert fragment(runs_url(BASE, "7")) == ("/experiments/7/runs", NOT_GENAI)
+    shared = {"viewStateShareKey": ["giaem"], **NOT_GENAI}
+    assert fragment(runs_url(BASE, "7", view="giaem")) == ("/experiments/7/runs", shared)
+    assert fragment(run_url(BASE, "7", "ab")) == ("/experiments/7/runs/ab", NOT_GENAI)
 
 
 def test_the_link_to_a_comparison_holds_the_runs_as_encoded_json():
     url = compare_url(BASE, ["ab", "cd"], ["7"])
-    assert fragment(url) == ("/compare-runs", {"runs": ['["ab","cd"]'], "experiments": ['["7"]']})
+    asked = {"runs": ['["ab","cd"]'], "experiments": ['["7"]'], **NOT_GENAI}
+    assert fragment(url) == ("/compare-runs", asked)
     assert not set('"[], ') & set(url)
 
 

@@ -1,5 +1,6 @@
 """The record in a real SQLite file: nothing doubled, nothing left RUNNING, errors with a cure."""
 
+import json
 import math
 import sqlite3
 import subprocess
@@ -86,6 +87,15 @@ def test_an_experiment_deleted_in_the_ui_is_restored(tracking, client, experimen
     name = client.get_experiment(experiment).name
     assert tracking.experiment(name, note="", tags={}) == experiment
     assert client.get_experiment(experiment).lifecycle_stage == "active"
+
+
+def test_a_shared_view_lists_the_trials_of_one_study_best_first(tracking, client, experiment):
+    key = tracking.share_view(experiment, "it's mine", metrics=["f2", "recall"], params=["alpha"])
+    view = json.loads(client.get_experiment(experiment).tags[f"mlflow.sharedViewState.{key}"])
+    assert key == "it_s_mine"
+    assert view["searchFilter"] == 'tags.study = "it\'s mine" AND tags.trial IS NOT NULL'
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`f2`", False)
+    assert view["selectedColumns"] == ["metrics.`f2`", "metrics.`recall`", "params.`alpha`"]
 
 
 def test_a_study_is_one_parent_run_however_often_it_is_opened(tracking, client, experiment):
