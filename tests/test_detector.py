@@ -10,7 +10,7 @@ from training.cache import Cache
 from training.data import Dataset, Splits, split
 from training.detector import DetectorSpec, detectors, fit_detector
 from training.error_maps import make_error_maps
-from training.loop import TrainingError
+from training.loop import TrainingError, as_input
 
 CPU = torch.device("cpu")
 TINY = {"image_size": 32, "n_epochs": 2, "batch_size": 32, "latent_dim": 8}
@@ -125,6 +125,14 @@ def test_the_monitored_auroc_is_that_of_the_mean_error_on_validation(phantom, sp
     scores = maps.values.mean(axis=(1, 2))
     pairs = scores[maps.labels == 1][:, None] > scores[maps.labels == 0]
     assert fitted.history[fitted.best_epoch - 1]["val_auroc"] == pytest.approx(pairs.mean())
+
+
+def test_early_stopping_watches_healthy_validation_images_alone(phantom, splits, cache):
+    fitted = train(phantom, splits, cache)
+    healthy = phantom.images[splits.val[phantom.labels[splits.val] == 0]]
+    losses = fitted.module.eval_step(as_input(torch.from_numpy(healthy)))
+    told = fitted.history[fitted.best_epoch - 1]
+    assert told["val_loss"] == pytest.approx(losses["loss"].item(), rel=1e-5)
 
 
 def test_a_training_that_is_stopped_leaves_nothing(phantom, splits, cache):
