@@ -11,6 +11,7 @@ from training.data.dataset import DataError
 WORKING_SIDE = 256  # pixels: the head is looked for at this size, whatever the image's
 # Our choices, set by eye on Br35H and checked by how many of its copies get the same box.
 FLAT = 0.15  # of the image's standard deviation: a row or column that varies less is margin
+CORNER = 0.06  # of each side: where the background is looked at
 AROUND = 1.3  # times its size: how far around the largest piece scalp and skull may lie
 GAP = 15  # pixels of 256: what is closer is joined
 SPIKE = 1 / 8  # of the head's shorter side: the radius below which what sticks out is cut off
@@ -19,8 +20,7 @@ SPIKE = 1 / 8  # of the head's shorter side: the radius below which what sticks 
 def find_head(gray: np.ndarray) -> tuple[np.ndarray, int]:
     """The convex hull of the head, int32 (k, 1, 2) as OpenCV has it, and the background's level.
 
-    The head is what differs from the background by more than Otsu's threshold of the differences'
-    square roots: the root keeps a bright lesion or scalp from hiding a dark brain. Thin lines and
+    The head is what stands out from the background by more than Otsu's threshold. Thin lines and
     letters are opened away; of the rest, the largest piece and what lies with it count.
     """
     scale = min(1.0, WORKING_SIDE / max(gray.shape))
@@ -29,7 +29,7 @@ def find_head(gray: np.ndarray) -> tuple[np.ndarray, int]:
     rows, columns = _flat_margin(small)
     inner = cv2.GaussianBlur(small[rows, columns], (5, 5), 0)
     background = _background(inner)
-    contrast = np.sqrt(above_background(inner, background) * 255.0).astype(np.uint8)
+    contrast = _compressed(above_background(inner, background))
     otsu, _ = cv2.threshold(contrast, 0, 255, cv2.THRESH_OTSU)
     bright = (contrast > otsu).astype(np.uint8)
     opened = _morph(bright, cv2.MORPH_OPEN, 3)
@@ -58,11 +58,14 @@ def _flat_margin(image: np.ndarray) -> tuple[slice, slice]:
 
 
 def _background(image: np.ndarray) -> int:
-    """The grey level of the background: the lowest tenth of a band around the edge."""
-    band = max(1, round(0.06 * min(image.shape)))
-    middle = np.zeros(image.shape, dtype=bool)
-    middle[band:-band, band:-band] = True
-    return int(np.percentile(image[~middle], 10))
+    """The background's grey level: the lowest of the four corners', which a round head leaves."""
+    height, width = (max(1, round(CORNER * side)) for side in image.shape)
+    corners = [
+        image[y, x]
+        for y in (slice(height), slice(-height, None))
+        for x in (slice(width), slice(-width, None))
+    ]
+    return int(min(np.median(corner) for corner in corners))
 
 
 def above_background(image: np.ndarray, background: int) -> np.ndarray:
@@ -70,6 +73,18 @@ def above_background(image: np.ndarray, background: int) -> np.ndarray:
     if background > 127:
         return cv2.absdiff(image, background)
     return cv2.subtract(image, background)
+
+
+def _compressed(contrast: np.ndarray) -> np.ndarray:
+    """Contrast with its highlights pressed down, so that none takes Otsu's threshold too high.
+
+    Else a bright lesion or scalp would stand for the whole head where the brain is dark. Square
+    roots, cut at their 80th percentile: a head is at least a fifth of what is left of a slice, and
+    a third of the maximum guards those that are not.
+    """
+    roots = np.sqrt(contrast * 255.0)
+    ceiling = max(np.percentile(roots, 80), roots.max() / 3)
+    return np.minimum(roots, ceiling).astype(np.uint8)
 
 
 def _main_pieces(mask: np.ndarray) -> np.ndarray:
