@@ -108,7 +108,7 @@ def test_fewer_than_ten_groups_in_a_class_are_refused():
 
 @pytest.mark.parametrize("wrong", [{"protocol": "random"}, {"scheme": "gan"}])
 def test_unknown_protocols_and_schemes_are_refused_with_the_known_ones(wrong):
-    with pytest.raises(DataError, match="must be one of .*, got"):
+    with pytest.raises(DataError, match=r"must be one of .*, got"):
         split(*skewed_set(0), **wrong)
 
 

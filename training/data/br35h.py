@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 import requests
+from rich.console import Console
 from rich.progress import Progress
 
 from training.data.dataset import DataError
@@ -17,7 +18,7 @@ from training.data.outlines import OUTLINES_FILE
 URL = "https://codeload.github.com/AhmedHamada0/Brain-Tumor-Detection-Dataset/zip/HEAD"
 N_A_CLASS = 1500
 TIMEOUT = (4, 20)  # seconds to connect, seconds of silence
-BLOCK = 1 << 18  # bytes
+BLOCK = 1 << 14  # bytes; what a cut connection loses at most
 MAX_UNPACKED = 1 << 30  # bytes; the set itself has a tenth of it
 PARTIAL, RANGE_NOT_SATISFIABLE = 206, 416
 
@@ -26,7 +27,7 @@ class NoNetworkError(DataError):
     """The archive's server did not answer, or refused."""
 
 
-def download(folder: Path, *, url: str = URL, n_a_class: int = N_A_CLASS) -> None:
+def download(folder: Path, *, url: str, n_a_class: int = N_A_CLASS) -> None:
     """Fetch the archive and unpack yes/, no/ and the outlines to `folder`.
 
     A download that broke off is kept beside it and gone on with. `folder` appears when all of it
@@ -76,7 +77,10 @@ def _fetch(url: str, archive: Path) -> None:
 def _write(response: requests.Response, archive: Path, have: int) -> None:
     length = response.headers.get("Content-Length")
     total = have + int(length) if length else None
-    with Progress() as progress, archive.open("ab" if have else "wb") as file:
+    with (
+        Progress(console=Console(stderr=True)) as progress,
+        archive.open("ab" if have else "wb") as file,
+    ):
         task = progress.add_task("Br35H", total=total, completed=have)
         for block in response.iter_content(BLOCK):
             file.write(block)

@@ -84,7 +84,7 @@ def _br35h(root: Path) -> _Source:
         )
     if not folder.is_dir():
         try:
-            br35h.download(folder)
+            br35h.download(folder, url=br35h.URL)
         except br35h.NoNetworkError as error:
             raise br35h.NoNetworkError(
                 f"Br35H is not in {folder} and cannot be downloaded: {error}. Set BR35H_DIR to a "
