@@ -103,6 +103,7 @@ def test_a_study_is_one_parent_run_however_often_it_is_opened(tracking, client, 
     run_id = tracking.open_study(experiment, "giaem", **opened)
     tracking.close_study(run_id, status="FINISHED", metrics={"f2": 0.5}, tags={}, note="# Done")
     closed = client.get_run(run_id)
+    client.create_run(experiment, tags={"study": "giaem", "trial": "0"})
     assert tracking.open_study(experiment, "giaem", **opened) == run_id
     assert tracking.open_study(experiment, "dbscan", **opened) != run_id
     assert closed.info.status == "FINISHED"
