@@ -63,12 +63,17 @@ def test_a_split_is_the_same_for_a_seed_and_another_for_another():
     assert not np.array_equal(first.test, other.test)
 
 
-def test_a_large_group_reaches_the_test_set_under_some_seed():
-    labels, groups = skewed_set(0)
-    assert {0 in groups[split(labels, groups, seed=seed).test] for seed in range(60)} == {
-        True,
-        False,
-    }
+def test_a_middling_group_reaches_the_test_set_under_some_seeds_only():
+    labels = np.repeat([0, 1], 500)
+    groups = np.concatenate([np.zeros(10, int), 1 + np.arange(990)])
+    reached = {0 in groups[split(labels, groups, seed=seed).test] for seed in range(60)}
+    assert reached == {True, False}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_group_makes_up_a_small_part(seed):
+    labels, groups = skewed_set(seed)  # a group of 77 healthy images in about 550
+    assert 0 in groups[split(labels, groups, seed=seed).train]
 
 
 def test_the_paper_s_split_has_the_paper_s_numbers():

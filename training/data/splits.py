@@ -18,6 +18,7 @@ SHARES = {
 }
 PROTOCOLS = ("grouped", "paper")
 MIN_GROUPS = 10  # our choice: with fewer, a part of 10 % would hold no whole group
+MAX_GROUP_SHARE = 0.2  # our choice: one slice and its copies shall not make up a small test set
 CLASS_NAMES = {0: "no tumour (no/)", 1: "tumour (yes/)"}
 
 
@@ -77,14 +78,14 @@ def _share_out(
     """Deal whole units (groups or single images) of one class to parts of the given shares.
 
     From the largest unit to the smallest, each falls to a part by chance, in proportion to what
-    the parts still miss, among those that have room for it; where none has, to the one that
-    misses most. The small units come last and even out what the large ones left.
+    the parts still miss, among those of whose missing images it is a small share; where there is
+    none, to the one that misses most. The small units come last and even out what is left.
     """
     _, unit_of, sizes = np.unique(units, return_inverse=True, return_counts=True)
     missing = np.array(shares) * len(members)
     part_of = np.empty(len(sizes), dtype=np.int64)
     for unit in np.argsort(-sizes, kind="stable"):
-        room = np.where(missing >= sizes[unit], missing, 0.0)
+        room = np.where(sizes[unit] <= MAX_GROUP_SHARE * missing, missing, 0.0)
         if room.any():
             part_of[unit] = rng.choice(len(shares), p=room / room.sum())
         else:
