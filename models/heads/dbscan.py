@@ -164,8 +164,8 @@ def _any_unlinked(here, there, squared_x, squared_y, eps_squared, roots_here, ro
 def _lower_roots(here, cores, squared_x, squared_y, eps_squared, roots, lowest):
     for x in range(len(here)):
         near = _near(here[x], cores[x], squared_x[x], squared_y, eps_squared)
-        root = roots[x] if near else lowest[x]
-        lowest[x] = min(lowest[x], root)
+        root = roots[x]  # read always: a load on a condition is not vectorised
+        lowest[x] = root if near & (root < lowest[x]) else lowest[x]
 
 
 @njit(cache=True, nogil=True)
@@ -255,19 +255,25 @@ def _cluster(error_map, min_samples, eps_squared, offsets, squared_y, squared_x)
     return labels, core
 
 
+@njit(cache=True, nogil=True)
+def _largest_cluster(error_map, min_samples, eps_squared, offsets, squared_y, squared_x, mask):
+    """Write the largest cluster; of equals, the one whose core comes first."""
+    roots, _ = _cluster(error_map, min_samples, eps_squared, offsets, squared_y, squared_x)
+    sizes = np.zeros(roots.max() + 2, dtype=np.int64)
+    for root in roots.flat:
+        if root >= 0:
+            sizes[root] += 1
+    largest = sizes.argmax()
+    if sizes[largest] > 0:
+        mask[:] = roots == largest
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def _largest_clusters(error_maps, min_samples, eps_squared, offsets, squared_y, squared_x, masks):
-    """Write the largest cluster of each map; of equals, the one whose core comes first."""
     for i in prange(len(error_maps)):
-        roots, _ = _cluster(error_maps[i], min_samples, eps_squared, offsets, squared_y, squared_x)
-        sizes = np.zeros(
-            (masks.shape[1] + len(squared_y)) * (masks.shape[2] + len(squared_x)), dtype=np.int64
+        _largest_cluster(
+            error_maps[i], min_samples, eps_squared, offsets, squared_y, squared_x, masks[i]
         )
-        for root in roots.flat:
-            if root >= 0:
-                sizes[root] += 1
-        if sizes.max() > 0:
-            masks[i] = roots == sizes.argmax()
 
 
 def _check_eps(eps: float) -> None:

@@ -156,8 +156,11 @@ def _rows(masks: np.ndarray) -> np.ndarray:
 
 def _pack(rows: np.ndarray) -> np.ndarray:
     """Rows of 0 and 1, 64 to a word: uint64 (n, words), filled up with 0."""
-    packed = np.packbits(rows, axis=1)
-    return np.pad(packed, [(0, 0), (0, -packed.shape[1] % 8)]).view(np.uint64)
+    bytes_of_rows = np.packbits(rows, axis=1)
+    n_bytes = bytes_of_rows.shape[1]
+    packed = np.zeros((len(rows), n_bytes + -n_bytes % 8), dtype=np.uint8)
+    packed[:, :n_bytes] = bytes_of_rows
+    return packed.view(np.uint64)
 
 
 def _planes(weights: np.ndarray) -> np.ndarray:

@@ -42,7 +42,8 @@ class ImageKMeans(Head):
 def two_means(error_map: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """One map's labels, int64 (h, w): `KMeans(2, n_init=1, random_state=seed)` on its points."""
     x, y = coordinates(error_map.shape[1]), coordinates(error_map.shape[0])
-    return _two_means(error_map, x, y, *_draws(seed, error_map.size)).astype(np.int64)
+    errors = error_map.astype(np.float64)
+    return _two_means(errors, x, y, *_draws(seed, errors.size)).astype(np.int64)
 
 
 def _draws(seed: int, n_points: int) -> tuple[int, np.ndarray]:
@@ -54,13 +55,13 @@ def _draws(seed: int, n_points: int) -> tuple[int, np.ndarray]:
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
-def _distances(error_map, x, y, center, squared):
+def _distances(errors, x, y, center, squared):
     """Write each pixel's squared distance to the pixel number `center`; return their sum."""
     row, column = divmod(center, len(x))
     total = 0.0
     for i in range(len(y)):
         for j in range(len(x)):
-            error = np.float64(error_map[i, j]) - error_map[row, column]
+            error = errors[i, j] - errors[row, column]
             squared[i, j] = error**2 + (x[j] - x[column]) ** 2 + (y[i] - y[row]) ** 2
             total += squared[i, j]
     return total
@@ -88,14 +89,14 @@ def _remaining(squared, candidate):
 
 
 @njit(cache=True, nogil=True)
-def _second_center(error_map, x, y, first, draws):
+def _second_center(errors, x, y, first, draws):
     """The better of k-means++'s two candidates for the second centre."""
-    squared, candidate = np.empty(error_map.shape), np.empty(error_map.shape)
-    total = _distances(error_map, x, y, first, squared)
+    squared, candidate = np.empty(errors.shape), np.empty(errors.shape)
+    total = _distances(errors, x, y, first, squared)
     best, least = -1, np.inf
     for draw in draws:
         center = _reach(squared, draw * total)
-        _distances(error_map, x, y, center, candidate)
+        _distances(errors, x, y, center, candidate)
         remaining = _remaining(squared, candidate)
         if remaining < least:
             best, least = center, remaining
@@ -122,30 +123,29 @@ def _half_space(centers):
 
 
 @njit(cache=True, nogil=True)
-def _new_centers(error_map, x, y, centers, total):
+def _new_centers(errors, x, y, centers, total):
     normal, bound = _half_space(centers)
     n, sums, steps = 0, np.zeros(3), normal[1] * x
     for i in range(len(y)):
         row_n, sum_error, sum_x = _sum_above(
-            error_map[i], normal[0], steps, bound - normal[2] * y[i], x
+            errors[i], normal[0], steps, bound - normal[2] * y[i], x
         )
         n += row_n
         sums += np.array([sum_error, sum_x, row_n * y[i]])
     moved = np.empty((2, 3))
-    moved[0], moved[1] = (total - sums) / (error_map.size - n), sums / n
+    moved[0], moved[1] = (total - sums) / (errors.size - n), sums / n
     return moved
 
 
 @njit(cache=True, nogil=True)
-def _two_means(error_map, x, y, first, draws):
+def _two_means(errors, x, y, first, draws):
     """Which pixels belong to the second centre, bool (h, w)."""
-    height, width = error_map.shape
-    second = _second_center(error_map, x, y, first, draws)
+    height, width = errors.shape
+    second = _second_center(errors, x, y, first, draws)
     centers = np.empty((2, 3))
     for k, pixel in enumerate((first, second)):
         i, j = divmod(pixel, width)
-        centers[k] = np.array([np.float64(error_map[i, j]), x[j], y[i]])
-    errors = error_map.astype(np.float64)
+        centers[k] = np.array([errors[i, j], x[j], y[i]])
     total = np.array([errors.sum(), x.sum() * height, y.sum() * width])
     tolerance = TOL * (errors.var() + x.var() + y.var()) / 3
     for _ in range(MAX_ITER):
@@ -155,20 +155,25 @@ def _two_means(error_map, x, y, first, draws):
         if shift <= tolerance:
             break
     normal, bound = _half_space(centers)
-    labels = np.empty(error_map.shape, dtype=np.bool_)
+    labels = np.empty(errors.shape, dtype=np.bool_)
     for i in range(height):
         labels[i] = errors[i] * normal[0] + normal[1] * x > bound - normal[2] * y[i]
     return labels
 
 
+@njit(cache=True, nogil=True)
+def _brighter_cluster(errors, x, y, first, draws, mask):
+    """Write the cluster with the larger mean error, if the map has more than one error."""
+    if errors.min() == errors.max():
+        return
+    labels = _two_means(errors, x, y, first, draws)
+    n = labels.sum()
+    inside = (errors * labels).sum()
+    outside = errors.sum() - inside
+    mask[:] = labels == (inside / n > outside / (labels.size - n))
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def _brighter_clusters(error_maps, x, y, first, draws, masks):
-    """Write the cluster with the larger mean error of each map that has more than one error."""
     for i in prange(len(error_maps)):
-        errors = error_maps[i].astype(np.float64)
-        if errors.min() == errors.max():
-            continue
-        labels = _two_means(errors, x, y, first, draws)
-        inside = np.sum(errors * labels) / np.sum(labels)
-        outside = np.sum(errors * ~labels) / np.sum(~labels)
-        masks[i] = labels if inside > outside else ~labels
+        _brighter_cluster(error_maps[i].astype(np.float64), x, y, first, draws, masks[i])
