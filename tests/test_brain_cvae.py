@@ -79,7 +79,7 @@ def test_losses_are_sums_over_pixels_and_code_averaged_over_images():
     losses = module.eval_step(torch.zeros(3, 1, 128, 128))
     assert losses["reconstruction"].item() == pytest.approx(32 * 32 * 0.25)
     assert losses["kl"].item() == pytest.approx(64 * 0.5)  # mu 1, variance 1: a half a number
-    assert losses["loss"].item() == pytest.approx(256 + 32)
+    assert losses["loss"].item() == pytest.approx(256 + 0.1 * 32)
 
 
 def test_reconstructions_repeat_and_draw_no_random_numbers():
