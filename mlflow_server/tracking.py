@@ -119,12 +119,11 @@ class Tracking:
 
     def share_view(
         self, experiment_id: str, study: str, *, metrics: Sequence[str], params: Sequence[str]
-    ) -> str:
+    ) -> None:
         """Keep a view of the runs table: the study's trials with these columns, best first.
 
-        The largest value of the first metric is the best. Returns the key for `runs_url`.
+        The largest value of the first metric is the best; `runs_url` opens it by `view_key`.
         """
-        key = re.sub(r"\W+", "_", study)
         view = {
             "searchFilter": f"tags.study = {_quoted(study)} AND tags.trial IS NOT NULL",
             "orderByKey": f"metrics.`{metrics[0]}`",
@@ -137,8 +136,8 @@ class Tracking:
             + [f"params.`{name}`" for name in params],
         }
         with tracking_errors(f"Sharing the view of {study}"):
-            self._client.set_experiment_tag(experiment_id, VIEW_TAG + key, json.dumps(view))
-        return key
+            tag = VIEW_TAG + view_key(study)
+            self._client.set_experiment_tag(experiment_id, tag, json.dumps(view))
 
     # The parent run
 
@@ -365,6 +364,11 @@ class Tracking:
         monitor = self._monitors.pop(run_id, None)
         if monitor is not None:
             monitor.finish()
+
+
+def view_key(study: str) -> str:
+    """What a study's view of the runs table is called in addresses."""
+    return re.sub(r"\W+", "_", study)
 
 
 def _quoted(value: str) -> str:

@@ -27,7 +27,7 @@ from studies.settings import Settings
 from studies.space import describe
 from studies.storage import best_feasible, fail_dead_trials, open_storage, open_study
 from studies.study import Study, StudyError
-from studies.summary import write_summary
+from studies.summary import SHOWN, write_summary
 from studies.trials import TrialFailed, TrialRunner
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -145,7 +145,7 @@ def finish(
     if record is None:
         print("Nothing was published: the tracking server is away. The next run publishes it.")
         return
-    owed = record.settle(finished_trials(search))
+    owed = record.settle(trials_in(search, *FINISHED))
     if owed:
         print(f"{len(owed)} trials wait for MLflow ({record.away}). The next run publishes them.")
         return
@@ -183,19 +183,20 @@ def open_record(session: Session, search: optuna.Study) -> Record | None:
     settings = session.settings
     try:
         tracking = Tracking(settings.tracking_uri, settings.artifact_root)
-        record = _open_record(session, tracking)
+        running = [trial.number for trial in trials_in(search, TrialState.RUNNING)]
+        record = _open_record(session, tracking, running)
     except TrackingError as error:
         if not settings.tracking_uri.startswith("http"):
             raise
         print(f"{error} The search goes on without it.")
         return None
-    for trial in finished_trials(search):
+    for trial in trials_in(search, *FINISHED):
         if trial.number not in record.published:
             record.publish(trial)
     return record
 
 
-def _open_record(session: Session, tracking: Tracking) -> Record:
+def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Record:
     study, lab = session.study, session.lab
     experiment = tracking.experiment(
         session.name, note=study.doc, tags={"study": study.name, "data": lab.dataset.name}
@@ -210,8 +211,20 @@ def _open_record(session: Session, tracking: Tracking) -> Record:
             for use, part in zip(("training", "validation", "test"), lab.splits, strict=True)
         ],
     )
-    tracking.close_running(experiment, session.name, except_run=parent, reason="its process died")
     published = tracking.published_trials(experiment, session.name)
+    tracking.close_running(
+        experiment,
+        session.name,
+        except_run=parent,
+        reason="its process died",
+        running_trials=running,
+    )
+    tracking.share_view(
+        experiment,
+        session.name,
+        metrics=list(dict.fromkeys([study.metric, *SHOWN])),
+        params=list(study.space),
+    )
     return Record(
         tracking=tracking,
         study=session.name,
@@ -236,9 +249,9 @@ def model_format() -> ModelFormat:
     )
 
 
-def finished_trials(search: optuna.Study) -> list[FrozenTrial]:
-    """The trials that have ended, in order."""
-    return search.get_trials(deepcopy=False, states=FINISHED)
+def trials_in(search: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    """The trials in these states, in order."""
+    return search.get_trials(deepcopy=False, states=states)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from functools import partial
 
 from mlflow_server import Tracking
 from mlflow_server.server import compare_url, run_url, runs_url, serve
+from mlflow_server.tracking import view_key
 from studies.settings import Settings
 from studies.storage import best_trials
 
@@ -29,8 +30,9 @@ def links(settings: Settings, base: str) -> Iterator[str]:
         runs = tracking.published_trials(experiment, name)
         compared = [runs[trial][0] for trial in best if trial in runs]
         yield f"\n{name}"
-        yield f"  all runs          {runs_url(base, experiment)}"
+        yield f"  trials, best first {runs_url(base, experiment, view_key(name))}"
         if parent := tracking.find_study(experiment, name):
-            yield f"  summary, report   {run_url(base, experiment, parent)}"
+            yield f"  summary, report    {run_url(base, experiment, parent)}"
         if compared:
-            yield f"  best {len(compared):>2} compared  {compare_url(base, compared, [experiment])}"
+            url = compare_url(base, compared, [experiment])
+            yield f"  best {len(compared):>2} compared   {url}"

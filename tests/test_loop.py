@@ -135,7 +135,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_the_cure():
 
 def test_reconstructions_that_are_all_the_same_end_the_training_with_the_cure():
     with pytest.raises(TrainingError, match=r"the same reconstruction\. Lower kl_weight"):
-        fit(small(kl_weight=1e5, lr=1e-3), squares(), squares(4), **COUNTS | {"n_epochs": 10}, **RUN)
+        fit(small(kl_weight=1e5, lr=1e-3), squares(), squares(4), **COUNTS, **RUN)
 
 
 def test_reconstructions_of_one_gray_value_end_the_training_with_the_cure():
