@@ -42,7 +42,7 @@ class Display:
     console: Console
     done: int = 0
     best: TrialLine | None = None
-    started: float = field(default_factory=time.monotonic)
+    ended: list[float] = field(default_factory=lambda: [time.monotonic()])  # when trials did
 
     def say(self, text: str) -> None:
         """A line that is not about a trial."""
@@ -62,12 +62,14 @@ class Display:
         )
 
     def left(self) -> float:
-        """Seconds that the remaining trials will take at the pace so far."""
-        pace = (time.monotonic() - self.started) / max(self.done, 1)
+        """Seconds that the remaining trials will take at the pace of the last few."""
+        recent = self.ended[-RECENT - 1 :]
+        pace = (recent[-1] - recent[0]) / max(len(recent) - 1, 1)
         return pace * max(self.total - self.done, 0)
 
     def _count(self, line: TrialLine) -> None:
         self.done += 1
+        self.ended.append(time.monotonic())
         if line.is_best:
             self.best = line
 

@@ -14,6 +14,7 @@ from torch import nn
 from training.cache import Cache, make_key
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+PROBES = 8  # the first only warms up
 WORTHWHILE = 1.15  # our choice: a smaller gain is within the noise of the probe
 
 
@@ -76,22 +77,21 @@ def _device_name(device: torch.device) -> str:
 def _faster_precision(device: torch.device) -> str:
     if device.type == "mps":  # our choice: autocast there is young, and nothing was measured
         return "fp32"
-    seconds = {precision: _probe(device, precision) for precision in ("fp32", "bf16")}
+    # In turn, and the best of each: what else the machine does then slows neither alone.
+    rounds = [{p: _probe(device, p) for p in ("fp32", "bf16")} for _ in range(PROBES)]
+    seconds = {p: min(one[p] for one in rounds[1:]) for p in ("fp32", "bf16")}
     return "bf16" if seconds["fp32"] > WORTHWHILE * seconds["bf16"] else "fp32"
 
 
-def _probe(device: torch.device, precision: str, *, repeats: int = 5) -> float:
-    """Seconds of a training step of a small convolution; the best of a few, after a warm-up."""
+def _probe(device: torch.device, precision: str) -> float:
+    """Seconds of a training step of a small convolution."""
     with torch.random.fork_rng([]):
         network = nn.Sequential(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.Conv2d(64, 32, 3))
     network.to(device, memory_format=torch.channels_last)
     x = torch.zeros(16, 32, 48, 48, device=device).to(memory_format=torch.channels_last)
-    seconds = []
-    for _ in range(1 + repeats):
-        started = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            network(x).float().sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])
+    started = time.perf_counter()
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        network(x).float().sum().backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
