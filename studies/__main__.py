@@ -1,5 +1,8 @@
-"""The command line: `python -m studies run|list|ui`. It reads arguments and environment, and turns
-what is wrong with the input into one sentence and exit status 2."""
+"""The command line: `python -m studies run|list|ui`.
+
+It reads arguments and environment, and turns what is wrong with the input into one sentence and
+exit status 2.
+"""
 
 import argparse
 import logging

@@ -98,9 +98,15 @@ def _verdict(findings: Findings) -> str:
     unbeaten = ", ".join(f"`{floor.name}`" for floor in findings.unbeaten())
     if not unbeaten:
         return "**On test it beats every floor** on F2."
+    broken = [
+        f" Its {one.metric} on test, {findings.winner.metrics[one.metric]:.3f}, misses the "
+        f"{one.floor:g} that it kept on validation."
+        for one in findings.constraints
+        if one.violation(findings.winner.metrics) > 0
+    ]
     return (
         f"**On test it does not beat** {unbeaten} on F2: "
-        "what it adds over a method without a network is not shown."
+        "what it adds over a method without a network is not shown." + "".join(broken)
     )
 
 
