@@ -18,7 +18,7 @@ from models.heads.giaem import best_giaem, objective_surface
 from studies.candidate import answer, example_grid
 from studies.result_figures import Surface, SurfacePoint
 from studies.session import Session
-from studies.storage import best_feasible
+from studies.storage import best_feasible, is_feasible
 from studies.study import Candidate, News
 from studies.summary import Findings
 from training import floors as floors_module
@@ -139,17 +139,11 @@ def _findings(
             "test split": f"looked at {len(test_looks(search))} times in this study",
         },
         counts=dict(Counter(trial.state for trial in trials)),
-        n_infeasible=sum(_breaks_constraint(trial) for trial in trials),
+        n_infeasible=sum(not is_feasible(trial) for trial in trials),
         best=best,
         winner=winner,
         floors=beside,
         leaks=session.leaks,
-    )
-
-
-def _breaks_constraint(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.COMPLETE and any(
-        violation > 0 for violation in trial.constraints.values()
     )
 
 

@@ -99,9 +99,12 @@ class Record:
 
     def log_model(self, trial: int, folder: Path) -> str:
         """The address of a published trial's model; logged now if it has none yet."""
+        return self._log_model(self.published[trial], trial, folder)
+
+    def _log_model(self, run_id: str, trial: int, folder: Path) -> str:
         return log_model(
             self.tracking.uri,
-            self.published[trial],
+            run_id,
             folder,
             name="model",
             loader=self.model_format.loader,
@@ -118,7 +121,7 @@ class Record:
     def _try(self, job: Callable[[], None]) -> None:
         try:
             job()
-        except TrackingError as error:
+        except (TrackingError, OSError) as error:
             self.away = str(error)
 
     def _publish(self, trial: FrozenTrial) -> None:
@@ -129,9 +132,9 @@ class Record:
         run_id = self.tracking.publish_trial(self.experiment_id, self.parent_id, run)
         if owns_weights:
             self._weights[key] = run_id
-        self.published[trial.number] = run_id
         if (folder / MODEL).exists():
-            self.log_model(trial.number, folder / MODEL)
+            self._log_model(run_id, trial.number, folder / MODEL)
+        self.published[trial.number] = run_id
         shutil.rmtree(folder, ignore_errors=True)
 
     def _place_weights(self, key: str, artifacts: Path, tags: dict[str, str]) -> bool:
@@ -153,9 +156,9 @@ def as_run(study: str, trial: FrozenTrial, artifacts: Path) -> TrialRun:
     """An Optuna trial as the run that stands for it; the states agree (see `run_status`)."""
     report = reported(trial)
     tags = {"state": trial.state.name, **report.get("tags", {})}
-    for reason in (FAILED, INTERRUPTED):
-        if reason in trial.user_attrs:
-            tags["reason"] = str(trial.user_attrs[reason])
+    if trial.state == TrialState.FAIL:
+        attributes = trial.user_attrs
+        tags["reason"] = attributes.get(FAILED) or attributes.get(INTERRUPTED, "its process died")
     return TrialRun(
         study=study,
         trial=trial.number,

@@ -19,19 +19,18 @@ import models
 import training
 from mlflow_server import DatasetUse, Tracking, TrackingError
 from studies.finish import Conclusion, conclude
-from studies.progress import Display, TrialLine, show_progress
+from studies.progress import show_progress
 from studies.publish import draw_report, register_winner, test_metrics, write_evidence
-from studies.record import FAILED, ModelFormat, Record
+from studies.record import ModelFormat, Record
 from studies.session import Session, open_session
 from studies.settings import Settings
 from studies.space import describe
 from studies.storage import best_feasible, fail_dead_trials, open_storage, open_study
 from studies.study import Study, StudyError
 from studies.summary import SHOWN, write_summary
-from studies.trials import TrialFailed, TrialRunner
+from studies.trials import AfterTrial, TrialFailed, TrialRunner, as_line
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-SAME_ERRORS_END = 5  # our choice: by then the parameters are not the cause
 RUNTIME = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "pillow", "numba")
 
 
@@ -68,6 +67,7 @@ def run_trials(session: Session, search: optuna.Study, record: Record | None) ->
     n_trials = session.settings.trials or session.study.n_trials
     best = best_feasible(search)
     with show_progress(session.study.metric, n_trials) as display:
+        display.best = as_line(best, is_best=True) if best else None
         runner = TrialRunner(
             session.study,
             session.lab,
@@ -91,48 +91,6 @@ def run_trials(session: Session, search: optuna.Study, record: Record | None) ->
             display.say("Stopped. The same command goes on from here; what there is is written.")
             return Ending(interrupted=True)
     return Ending(error=after_trial.same_error())
-
-
-class AfterTrial:
-    """What happens when a trial has ended: a line for the reader, a run for MLflow, a look at
-    whether every trial dies of the same error."""
-
-    def __init__(self, study: Study, display: Display, record: Record | None):
-        self._study, self._display, self._record = study, display, record
-        self._errors: list[str] = []
-
-    def __call__(self, search: optuna.Study, trial: FrozenTrial) -> None:
-        """Optuna's callback."""
-        self._display.on_trial(self._line(trial))
-        if self._record:
-            self._record.publish(trial)
-        error = trial.user_attrs.get(FAILED)
-        self._errors = [*self._errors, error] if error else []
-        if self.same_error():
-            search.stop()
-
-    def same_error(self) -> str | None:
-        """A sentence, once the last trials have failed with nothing but one error."""
-        last = self._errors[-SAME_ERRORS_END:]
-        if len(last) < SAME_ERRORS_END or len(set(last)) > 1:
-            return None
-        return f"The last {SAME_ERRORS_END} trials failed with the same error: {last[-1]}"
-
-    def _line(self, trial: FrozenTrial) -> TrialLine:
-        best = self._display.best
-        feasible = all(violation <= 0 for violation in trial.constraints.values())
-        complete = trial.state == TrialState.COMPLETE
-        value = trial.value if complete else None
-        return TrialLine(
-            number=trial.number,
-            state=trial.user_attrs.get(FAILED, trial.state.name.lower()),
-            params=trial.params,
-            value=value,
-            is_feasible=feasible,
-            is_best=complete
-            and feasible
-            and self._study.is_better(value, best.value if best else None),
-        )
 
 
 def finish(
@@ -198,6 +156,7 @@ def open_record(session: Session, search: optuna.Study) -> Record | None:
 
 def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Record:
     study, lab = session.study, session.lab
+    source = lab.dataset.name if session.settings.data == "auto" else session.settings.data
     experiment = tracking.experiment(
         session.name, note=study.doc, tags={"study": study.name, "data": lab.dataset.name}
     )
@@ -207,7 +166,7 @@ def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Re
         params={name: json.dumps(space) for name, space in describe(study.space).items()},
         tags={**session.tags(), **{f"fact.{name}": text for name, text in session.facts().items()}},
         datasets=[
-            DatasetUse(lab.dataset.name, lab.dataset.digest, session.settings.data, use, len(part))
+            DatasetUse(lab.dataset.name, lab.dataset.digest, source, use, len(part))
             for use, part in zip(("training", "validation", "test"), lab.splits, strict=True)
         ],
     )

@@ -122,6 +122,11 @@ def _may_be_alive(trial: FrozenTrial) -> bool:
     return datetime.now() - trial.datetime_start < timedelta(minutes=1)
 
 
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial keeps every constraint."""
+    return all(violation <= 0 for violation in trial.constraints.values())
+
+
 def best_feasible(study: optuna.Study) -> FrozenTrial | None:
     """The best complete trial that keeps every constraint, or none."""
     try:
@@ -137,7 +142,7 @@ def best_trials(url: str, n: int) -> dict[str, list[int]]:
     for name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        feasible = [trial for trial in complete if max(trial.constraints.values(), default=0) <= 0]
+        feasible = [trial for trial in complete if is_feasible(trial)]
         feasible.sort(key=lambda trial: trial.value, reverse=study.direction.name == "MAXIMIZE")
         best[name] = [trial.number for trial in feasible[:n]]
     return best

@@ -10,15 +10,19 @@ import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import optuna
 from optuna import Trial, TrialPruned
+from optuna.trial import FrozenTrial, TrialState
 
 from studies.candidate import as_predictor, example_grid
-from studies.progress import Display
+from studies.progress import Display, TrialLine
 from studies.record import ARTIFACTS, FAILED, HEAD_FOLDER, INTERRUPTED, MODEL, REPORTED, Record
 from studies.space import suggest
-from studies.storage import WORKER, this_worker
+from studies.storage import WORKER, is_feasible, this_worker
 from studies.study import Candidate, Lab, News, Study
 from training.cache import CacheError
+
+SAME_ERRORS_END = 5  # our choice: by then the parameters are not the cause
 
 
 class TrialFailed(RuntimeError):
@@ -109,3 +113,47 @@ class TrialRunner:
         folder = self.folder / str(trial.number) / ARTIFACTS
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
+
+
+class AfterTrial:
+    """What happens when a trial has ended: a line for the reader, a run for MLflow, a look at
+    whether every trial dies of the same error."""
+
+    def __init__(self, study: Study, display: Display, record: Record | None):
+        self._study, self._display, self._record = study, display, record
+        self._errors: list[str] = []
+
+    def __call__(self, search: optuna.Study, trial: FrozenTrial) -> None:
+        """Optuna's callback."""
+        self._display.on_trial(as_line(trial, is_best=self._is_best(trial)))
+        if self._record:
+            self._record.publish(trial)
+        error = trial.user_attrs.get(FAILED)
+        self._errors = [*self._errors, error] if error else []
+        if self.same_error():
+            search.stop()
+
+    def _is_best(self, trial: FrozenTrial) -> bool:
+        if trial.state != TrialState.COMPLETE or not is_feasible(trial):
+            return False
+        best = self._display.best
+        return self._study.is_better(trial.value, best.value if best else None)
+
+    def same_error(self) -> str | None:
+        """A sentence, once the last trials have failed with nothing but one error."""
+        last = self._errors[-SAME_ERRORS_END:]
+        if len(last) < SAME_ERRORS_END or len(set(last)) > 1:
+            return None
+        return f"The last {SAME_ERRORS_END} trials failed with the same error: {last[-1]}"
+
+
+def as_line(trial: FrozenTrial, *, is_best: bool) -> TrialLine:
+    """A trial as it is shown."""
+    return TrialLine(
+        number=trial.number,
+        state=trial.user_attrs.get(FAILED, trial.state.name.lower()),
+        params=trial.params,
+        value=trial.value if trial.state == TrialState.COMPLETE else None,
+        is_feasible=is_feasible(trial),
+        is_best=is_best,
+    )

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -12,6 +13,8 @@ import optuna
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from optuna.distributions import FloatDistribution
+from optuna.pruners import ThresholdPruner
 from optuna.trial import TrialState
 from PIL import Image
 
@@ -19,9 +22,10 @@ from mlflow_server import Tracking
 from studies.__main__ import main
 from studies.finish import conclude
 from studies.publish import draw_report
+from studies.runner import run
 from studies.session import open_session
 from studies.settings import Settings
-from studies.study import find_study
+from studies.study import Study, StudyError, find_study
 from studies.trial_model import load_trial_model
 from training.data import load, phantom
 
@@ -197,6 +201,9 @@ def test_a_killed_process_leaves_nothing_running_once_the_study_is_resumed(
     assert not search.get_trials(states=(TrialState.RUNNING,))
     _, runs = runs_of(client, "brain_cvae (slices)")
     assert sorted(runs) == [trial.number for trial in search.trials]
+    for trial in search.get_trials(states=(TrialState.FAIL,)):
+        assert runs[trial.number].info.status == "KILLED"
+        assert runs[trial.number].data.tags["reason"] == "its process died"
     assert "RUNNING" not in {run.info.status for run in runs.values()}
 
 
@@ -215,18 +222,58 @@ def test_ctrl_c_ends_the_trial_as_killed_and_still_draws_the_report(client, imag
 
 
 def test_a_tracking_server_that_is_away_is_told_by_the_next_run(study, client, capsys):
-    run = ("giaem", "--trials", "2", "--label", "away")
-    assert study(*run, server="http://127.0.0.1:9") == 0
+    arguments = ("giaem", "--trials", "2", "--label", "away")
+    assert study(*arguments, server="http://127.0.0.1:9") == 0
     said = capsys.readouterr().out
     assert "The search goes on without it" in said and "Report:" in said
     name = "giaem (slices, away)"
     assert client.get_experiment_by_name(name) is None
-    assert study(*run) == 0
+    assert study(*arguments) == 0
     _, runs = runs_of(client, name)
     assert sorted(runs) == [0, 1, 2, 3]
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    for run in runs.values():
-        assert client.list_artifacts(run.info.run_id, "head")
+    for published in runs.values():
+        assert client.list_artifacts(published.info.run_id, "head")
+
+
+def odd_study(name, fit, **changes):
+    """A study of one parameter whose trials do what the test wants."""
+    score = find_study("giaem").score
+    space = {"x": FloatDistribution(0, 1)}
+    return Study(name=name, doc="Odd.", space=space, fit=fit, score=score, **changes)
+
+
+def settings_for(root, images):
+    uri = f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
+    return Settings(root, f"sqlite:///{root / 'optuna.db'}", uri, data=str(images), trials=20)
+
+
+def test_failed_trials_keep_their_traceback_and_the_same_error_ends_the_study(images, root, client):
+    def fit(params, lab, news):
+        raise ValueError("x is odd")
+
+    with pytest.raises(StudyError, match=r"The last 5 trials failed .* ValueError: x is odd"):
+        run(odd_study("failing", fit), settings_for(root, images))
+    parent, runs = runs_of(client, "failing (slices)")
+    assert [run.info.status for run in runs.values()] == ["FAILED"] * 5
+    assert runs[0].data.tags["reason"] == "ValueError: x is odd"
+    traceback = client.download_artifacts(runs[0].info.run_id, "traceback.txt")
+    assert "in fit" in Path(traceback).read_text()
+    assert "No trial can win" in parent.data.tags["mlflow.note.content"]
+
+
+def test_pruned_trials_are_killed_runs_and_a_study_of_nothing_else_ends_in_words(
+    images, root, client
+):
+    def fit(params, lab, news):
+        news.on_epoch(1, {"val_auroc": 0.1})
+
+    study = odd_study("pruned", fit, pruner=ThresholdPruner(lower=0.5), reported="val_auroc")
+    assert run(study, settings_for(root, images))
+    parent, runs = runs_of(client, "pruned (slices)")
+    assert [run.info.status for run in runs.values()] == ["KILLED"] * 20
+    assert {run.data.tags["state"] for run in runs.values()} == {"PRUNED"}
+    assert "No trial can win" in parent.data.tags["mlflow.note.content"]
 
 
 def test_a_study_without_a_feasible_trial_touches_no_test_image(images, root, study):
