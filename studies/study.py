@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import torch
 from optuna.pruners import BasePruner, NopPruner
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import roc_auc_score
@@ -63,7 +64,7 @@ class Lab:
     dataset: Dataset
     splits: Splits
     cache: Cache
-    device: str
+    device: torch.device
     precision: str
     seed: int
     detector: str = "brain_cvae"
