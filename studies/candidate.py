@@ -25,18 +25,12 @@ def as_predictor(candidate: Candidate, lab: Lab) -> Predictor:
 
 def answer(name: str, candidate: Candidate, maps: ErrorMaps) -> Scored:
     """What the candidate says of these maps, and what that is worth."""
-    return evaluate_scored(
-        name,
-        maps.labels,
-        maps.groups,
-        candidate.head.decision_function(maps.values),
-        candidate.head.predict(maps.values),
-    )
+    return evaluate_scored(name, maps.labels, maps.groups, *candidate.answer(maps))
 
 
 def example_grid(candidate: Candidate, lab: Lab, indices: np.ndarray, maps: ErrorMaps) -> Image:
     """Sixteen images of a split with reconstruction, error map and what the head calls tumour."""
-    scores = candidate.head.decision_function(maps.values)
+    scores, predicted = candidate.answer(maps)
     chosen = choose_examples(maps.labels, scores, n=N_EXAMPLES, seed=lab.seed)
     values = maps.values[chosen]
     return sample_grid(
@@ -45,6 +39,6 @@ def example_grid(candidate: Candidate, lab: Lab, indices: np.ndarray, maps: Erro
         values,
         candidate.head.mask(values),
         maps.labels[chosen],
-        candidate.head.predict(values),
+        predicted[chosen],
         scores=scores[chosen],
     )

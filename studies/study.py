@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from optuna.pruners import BasePruner, NopPruner
 from sklearn.base import ClassifierMixin
@@ -43,6 +44,11 @@ class Candidate(NamedTuple):
 
     detector: FittedDetector
     head: ClassifierMixin
+
+    def answer(self, maps: ErrorMaps) -> tuple[np.ndarray, np.ndarray]:
+        """The head's scores, float64 (n,), and answers, int64 (n,): `predict` without its cost."""
+        scores = self.head.decision_function(maps.values)
+        return scores, (scores >= 0).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -177,11 +183,8 @@ def detector_study(
 def score_head(candidate: Candidate, lab: Lab) -> dict[str, float]:
     """Every metric of the fitted head on the validation split."""
     maps = lab.validation_maps(candidate.detector)
-    return evaluate(
-        maps.labels,
-        candidate.head.predict(maps.values),
-        candidate.head.decision_function(maps.values),
-    )
+    scores, predicted = candidate.answer(maps)
+    return evaluate(maps.labels, predicted, scores)
 
 
 def score_detector(candidate: Candidate, lab: Lab) -> dict[str, float]:
