@@ -4,7 +4,6 @@ Everything that is published waits in Optuna's storage and in the trial's folder
 it, so that a tracking server may be away: the next run of the study publishes what is owed.
 """
 
-import json
 import shutil
 import threading
 from collections.abc import Callable, Iterable
@@ -185,7 +184,7 @@ def run_status(trial: FrozenTrial) -> str:
 
 def reported(trial: FrozenTrial) -> dict[str, Any]:
     """What a trial left to be published."""
-    return json.loads(trial.user_attrs.get(REPORTED, "{}"))
+    return trial.user_attrs.get(REPORTED, {})
 
 
 def trial_name(study: str, trial: int) -> str:

@@ -4,7 +4,6 @@ It owns how a trial ends: complete, pruned, failed or interrupted. It knows noth
 before it but the best value.
 """
 
-import json
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -48,16 +47,18 @@ class TrialRunner:
         try:
             return self._run(trial, report)
         except KeyboardInterrupt:
-            trial.set_user_attr(INTERRUPTED, "stopped by hand")
+            trial.set_user_attr(INTERRUPTED, "stopped by a signal")
             raise
-        except (TrialPruned, CacheError):
+        except TrialPruned:
             raise
         except Exception as error:
             trial.set_user_attr(FAILED, f"{type(error).__name__}: {error}")
+            if isinstance(error, CacheError):
+                raise  # nothing can be kept: no trial would do better
             self._write(trial, "traceback.txt", traceback.format_exc())
             raise TrialFailed(str(error)) from error
         finally:
-            trial.set_user_attr(REPORTED, json.dumps(report))
+            trial.set_user_attr(REPORTED, report)
 
     def _run(self, trial: Trial, report: dict) -> float:
         params = suggest(trial, self.study.space)
