@@ -1,6 +1,7 @@
 """Data that tests share: the phantom set, made once, and the real images where there are any."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,12 @@ import pytest
 from training.data import load
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure():
+    """Let the programs that tests start hear Ctrl-C, where the tests themselves run in the
+    background: a shell makes such jobs ignore it, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

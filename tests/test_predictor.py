@@ -16,7 +16,7 @@ from training.detector import DetectorSpec, fit_detector
 from training.predictor import Predictor, load
 
 CPU = torch.device("cpu")
-TINY = {"image_size": 32, "n_epochs": 1, "latent_dim": 8}
+TINY = {"image_size": 32, "n_epochs": 12, "batch_size": 4, "latent_dim": 8, "lr": 3e-3}
 
 
 @pytest.fixture(scope="module")

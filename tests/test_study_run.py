@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -192,10 +193,8 @@ def test_a_searched_detector_joins_its_hyperparameters(study, client):
 def test_a_killed_process_leaves_nothing_running_once_the_study_is_resumed(
     study, client, images, root
 ):
-    process = start(images, root, "brain_cvae", "--trials", "50")
-    wait_for(lambda: has_running_trial(root, "brain_cvae (slices)"))
-    process.kill()
-    process.wait()
+    with started(images, root, "brain_cvae", "--trials", "50"):
+        wait_for(lambda: has_running_trial(root, "brain_cvae (slices)"))
     assert study("brain_cvae", "--trials", "1") == 0
     search = load_search(root, "brain_cvae (slices)")
     assert not search.get_trials(states=(TrialState.RUNNING,))
@@ -208,10 +207,10 @@ def test_a_killed_process_leaves_nothing_running_once_the_study_is_resumed(
 
 
 def test_ctrl_c_ends_the_trial_as_killed_and_still_draws_the_report(client, images, root):
-    process = start(images, root, "image_kmeans", "--trials", "5000")
-    wait_for(lambda: n_complete(root, "image_kmeans (slices)") >= 3)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 130
+    with started(images, root, "image_kmeans", "--trials", "5000") as process:
+        wait_for(lambda: n_complete(root, "image_kmeans (slices)") >= 3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=120) == 130
     assert (root / "reports" / "image_kmeans-slices.html").exists()
     parent, runs = runs_of(client, "image_kmeans (slices)")
     assert parent.info.status == "KILLED"
@@ -287,10 +286,17 @@ def test_a_study_without_a_feasible_trial_touches_no_test_image(images, root, st
     assert "No trial can win" in report.read_text()
 
 
-def start(images, root, *arguments):
+@contextmanager
+def started(images, root, *arguments):
+    """A study in a process of its own, which is killed (`kill -9`) on the way out."""
     command = [sys.executable, "-m", "studies", "run", *arguments, "--data", str(images)]
     environment = {**os.environ, "VAR_DIR": str(root)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def wait_for(condition, seconds=120):
