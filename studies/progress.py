@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
 
 from rich.console import Console
 from rich.live import Live
@@ -62,10 +64,11 @@ class Display:
         )
 
     def left(self) -> float:
-        """Seconds that the remaining trials will take at the pace of the last few."""
+        """Seconds that the remaining trials take at the median pace of the last: one that trains
+        costs a hundred that do not."""
         recent = self.ended[-RECENT - 1 :]
-        pace = (recent[-1] - recent[0]) / max(len(recent) - 1, 1)
-        return pace * max(self.total - self.done, 0)
+        paces = [end - start for start, end in pairwise(recent)]
+        return median(paces or [0.0]) * max(self.total - self.done, 0)
 
     def _count(self, line: TrialLine) -> None:
         self.done += 1
