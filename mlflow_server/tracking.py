@@ -118,14 +118,21 @@ class Tracking:
             return other.experiment_id
 
     def share_view(
-        self, experiment_id: str, study: str, *, metrics: Sequence[str], params: Sequence[str]
+        self,
+        experiment_id: str,
+        study: str,
+        *,
+        metrics: Sequence[str],
+        params: Sequence[str],
+        tags: Mapping[str, str],
     ) -> None:
-        """Keep a view of the runs table: the study's trials with these columns, best first.
+        """Keep a view of the runs table: a study's trials with these tags and columns, best first.
 
         The largest value of the first metric is the best; `runs_url` opens it by `view_key`.
         """
+        wanted = "".join(f" AND tags.{name} = {_quoted(value)}" for name, value in tags.items())
         view = {
-            "searchFilter": f"tags.study = {_quoted(study)} AND tags.trial IS NOT NULL",
+            "searchFilter": f"tags.study = {_quoted(study)} AND tags.trial IS NOT NULL{wanted}",
             "orderByKey": f"metrics.`{metrics[0]}`",
             "orderByAsc": False,
             "startTime": "ALL",

@@ -183,6 +183,7 @@ def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Re
         session.name,
         metrics=list(dict.fromkeys([study.metric, *SHOWN])),
         params=list(study.space),
+        tags={"feasible": "true"},
     )
     return Record(
         tracking=tracking,

@@ -91,10 +91,13 @@ def test_an_experiment_deleted_in_the_ui_is_restored(tracking, client, experimen
 
 
 def test_a_shared_view_lists_the_trials_of_one_study_best_first(tracking, client, experiment):
-    tracking.share_view(experiment, "it's mine", metrics=["f2", "recall"], params=["alpha"])
+    columns = {"metrics": ["f2", "recall"], "params": ["alpha"]}
+    tracking.share_view(experiment, "it's mine", **columns, tags={"feasible": "true"})
     view = json.loads(client.get_experiment(experiment).tags["mlflow.sharedViewState.it_s_mine"])
     assert view_key("it's mine") == "it_s_mine"
-    assert view["searchFilter"] == 'tags.study = "it\'s mine" AND tags.trial IS NOT NULL'
+    assert view["searchFilter"] == (
+        "tags.study = \"it's mine\" AND tags.trial IS NOT NULL AND tags.feasible = 'true'"
+    )
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`f2`", False)
     assert view["selectedColumns"] == ["metrics.`f2`", "metrics.`recall`", "params.`alpha`"]
 
