@@ -9,6 +9,7 @@ from statistics import median
 
 from rich.console import Console
 from rich.live import Live
+from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -138,6 +139,15 @@ def show_progress(metric: str, total: int) -> Iterator[Display]:
     display = LiveDisplay(metric, total, console)
     with display.attach():
         yield display
+
+
+def show_markdown(text: str) -> None:
+    """A summary as it reads best: laid out on a terminal, as it is elsewhere."""
+    console = Console()
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        print(text)
 
 
 def format_params(params: Params) -> str:

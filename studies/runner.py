@@ -19,7 +19,7 @@ import models
 import training
 from mlflow_server import DatasetUse, Tracking, TrackingError
 from studies.finish import Conclusion, conclude
-from studies.progress import show_progress
+from studies.progress import show_markdown, show_progress
 from studies.publish import draw_report, register_winner, test_metrics, write_evidence
 from studies.record import ModelFormat, Record
 from studies.session import Session, open_session
@@ -99,7 +99,8 @@ def finish(
     """Conclude, report, publish what is owed, register the winner, and say where all is."""
     conclusion = conclude(session, search)
     report = draw_report(session, search, conclusion)
-    print(f"\n{write_summary(conclusion.findings)}\nReport: {report}")
+    show_markdown(write_summary(conclusion.findings))
+    print(f"Report: {report}")
     if record is None:
         print("Nothing was published: the tracking server is away. The next run publishes it.")
         return
