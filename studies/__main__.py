@@ -17,7 +17,7 @@ from typing import NoReturn
 import optuna
 from optuna.exceptions import StorageInternalError
 
-from mlflow_server import TrackingError
+from mlflow_server import TrackingError, local_uri
 from studies.runner import run
 from studies.settings import Settings
 from studies.study import StudyError, find_study, known_studies
@@ -87,8 +87,7 @@ def places() -> dict:
     return {
         "root": root,
         "storage_url": os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{root / 'optuna.db'}",
-        "tracking_uri": os.environ.get("MLFLOW_TRACKING_URI")
-        or f"sqlite:///{root / 'mlflow' / 'mlflow.db'}",
+        "tracking_uri": os.environ.get("MLFLOW_TRACKING_URI") or local_uri(root),
     }
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow_server import local_artifacts
 from studies.study import Study, StudyError
 from training.data import Dataset
 from training.detector import detectors
@@ -31,7 +32,7 @@ class Settings:
     @property
     def artifact_root(self) -> Path:
         """Where MLflow keeps files when it has no server of its own."""
-        return self.root / "mlflow" / "artifacts"
+        return local_artifacts(self.root)
 
 
 def full_name(study: Study, dataset: Dataset, settings: Settings) -> str:

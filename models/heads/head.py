@@ -4,6 +4,7 @@ Knows no rule: each head's own file holds its decision. Errors are compared with
 the maps' own precision, so that a float32 error of 0.7 reaches a threshold of 0.7.
 """
 
+from abc import ABC, abstractmethod
 from numbers import Integral, Real
 from typing import Self
 
@@ -12,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
 
-class Head(ClassifierMixin, BaseEstimator):
+class Head(ClassifierMixin, BaseEstimator, ABC):
     """A decision over error maps, float (n, height, width) in [0, 1].
 
     A head writes `_check_parameters`, `_scores` and `_masks` over checked maps, and `_learn` if
@@ -53,17 +54,17 @@ class Head(ClassifierMixin, BaseEstimator):
             )
         return error_maps
 
-    def _check_parameters(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _check_parameters(self) -> None: ...
 
     def _learn(self, error_maps: np.ndarray) -> None:
         """Nothing, unless the head overrides it."""
 
-    def _scores(self, error_maps: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def _scores(self, error_maps: np.ndarray) -> np.ndarray: ...
 
-    def _masks(self, error_maps: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def _masks(self, error_maps: np.ndarray) -> np.ndarray: ...
 
 
 def check_error_maps(error_maps: np.ndarray) -> np.ndarray:
