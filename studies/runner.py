@@ -6,9 +6,10 @@ Each thing is left to its owner.
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 
 import numpy as np
@@ -78,16 +79,15 @@ def run_trials(session: Session, search: optuna.Study, record: Record | None) ->
             tags=session.tags(),
         )
         after_trial = AfterTrial(session.study, display, record)
-        try:
-            with terminate_as_interrupt():
-                search.optimize(
-                    runner,
-                    n_trials=n_trials,
-                    timeout=session.settings.timeout,
-                    catch=(TrialFailed,),
-                    callbacks=[after_trial],
-                )
-        except KeyboardInterrupt:
+        with interrupts() as asked, suppress(KeyboardInterrupt):
+            search.optimize(
+                runner,
+                n_trials=n_trials,
+                timeout=session.settings.timeout,
+                catch=(TrialFailed,),
+                callbacks=[after_trial, lambda search, _: asked.is_set() and search.stop()],
+            )
+        if asked.is_set():
             display.say("Stopped. The same command goes on from here; what there is is written.")
             return Ending(interrupted=True)
     return Ending(error=after_trial.same_error())
@@ -216,14 +216,25 @@ def trials_in(search: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
 
 
 @contextmanager
-def terminate_as_interrupt() -> Iterator[None]:
-    """A scheduler's SIGTERM ends a study as Ctrl-C does."""
+def interrupts() -> Iterator[Event]:
+    """Ctrl-C, and a scheduler's SIGTERM like it: KeyboardInterrupt, and an event that stays set.
+
+    Python drops an exception that a signal raises in a finalizer; the event is not dropped.
+    A signal that this process was started to ignore stays ignored.
+    """
+    asked = Event()
 
     def interrupt(signum, frame):
+        asked.set()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
-        yield
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -247,6 +247,21 @@ def settings_for(root, images):
     return Settings(root, f"sqlite:///{root / 'optuna.db'}", uri, data=str(images), trials=20)
 
 
+def test_an_interrupt_that_python_drops_ends_the_study_after_its_trial(images, root):
+    def fit(params, lab, news):
+        class Dropped:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)  # the signal is taken here, and its exception dropped
+
+        Dropped()
+        return find_study("image_kmeans").fit({"tumor_index": params["x"]}, lab, news)
+
+    settings = settings_for(root, images)
+    assert run(odd_study("dropped", fit), settings) is False
+    assert len(load_search(root, "dropped (slices)").trials) == 1
+
+
 def test_failed_trials_keep_their_traceback_and_the_same_error_ends_the_study(images, root, client):
     def fit(params, lab, news):
         raise ValueError("x is odd")
