@@ -38,7 +38,8 @@ def test_clone_keeps_the_parameters_and_forgets_what_was_learned(head, maps):
 
 
 def test_parameters_set_are_those_got(head):
-    changed = {name: value / 2 for name, value in head.get_params().items() if value}
+    numbers = {k: v for k, v in head.get_params().items() if v and not isinstance(v, str)}
+    changed = {name: value / 2 for name, value in numbers.items()}
     assert head.set_params(**changed).get_params() | changed == head.get_params()
 
 

@@ -9,12 +9,14 @@ from models.heads.giaem import GIAEM
 from models.heads.global_kmeans import GlobalKMeans
 from models.heads.head import Head
 from models.heads.image_kmeans import ImageKMeans
+from models.heads.map_score import MapScore
 
 HEADS: dict[str, type[Head]] = {
     "giaem": GIAEM,
     "dbscan": DBSCANHead,
     "image_kmeans": ImageKMeans,
     "global_kmeans": GlobalKMeans,
+    "map_score": MapScore,
 }
 
-__all__ = ["GIAEM", "HEADS", "DBSCANHead", "GlobalKMeans", "Head", "ImageKMeans"]
+__all__ = ["GIAEM", "HEADS", "DBSCANHead", "GlobalKMeans", "Head", "ImageKMeans", "MapScore"]
