@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 import models
@@ -39,14 +40,7 @@ def run(study: Study, settings: Settings) -> bool:
     """Search, conclude and publish; False when it was interrupted (the study can be resumed)."""
     session = open_session(study, settings, say=print)
     settings.root.mkdir(parents=True, exist_ok=True)
-    search = open_study(
-        open_storage(settings.storage_url),
-        session.name,
-        session.specification(),
-        direction=session.study.direction,
-        pruner=session.study.pruner,
-        seed=settings.seed,
-    )
+    search = open_search(session, open_storage(settings.storage_url))
     fail_dead_trials(search)
     record = open_record(session, search)
     ending = run_trials(session, search, record)
@@ -54,6 +48,18 @@ def run(study: Study, settings: Settings) -> bool:
     if ending.error:
         raise StudyError(ending.error)
     return not ending.interrupted
+
+
+def open_search(session: Session, storage: BaseStorage) -> optuna.Study:
+    """The session's study in a storage, new or resumed; refused when its specification changed."""
+    return open_study(
+        storage,
+        session.name,
+        session.specification(),
+        direction=session.study.direction,
+        pruner=session.study.pruner,
+        seed=session.settings.seed,
+    )
 
 
 class Ending(NamedTuple):
@@ -64,8 +70,9 @@ class Ending(NamedTuple):
 
 
 def run_trials(session: Session, search: optuna.Study, record: Record | None) -> Ending:
-    """Run the trials that were asked for."""
-    n_trials = session.settings.trials or session.study.n_trials
+    """Run the trials that were asked for; none where 0 were, so that a study is only concluded."""
+    asked_for = session.settings.trials
+    n_trials = session.study.n_trials if asked_for is None else asked_for
     best = best_feasible(search)
     with show_progress(session.study.metric, n_trials) as display:
         display.best = as_line(best, is_best=True) if best else None
