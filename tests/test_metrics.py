@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 from sklearn.utils.class_weight import compute_sample_weight
 
 from models.heads.giaem import balanced_f_beta
-from training.metrics import bootstrap_intervals, evaluate
+from training.metrics import bootstrap_intervals, evaluate, recall_threshold, wilson_lower
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def scikit_learn(labels, predicted, scores, weights=None):
     balance = compute_sample_weight("balanced", np.repeat(labels, weights))
     repeated = np.repeat(labels, weights), np.repeat(predicted, weights)
     both = {"average": "macro", "zero_division": 0, **counted}
+    false_alarms, recall, _ = sk.roc_curve(labels, scores, drop_intermediate=False, **counted)
     return {
         "f2": sk.fbeta_score(*repeated, beta=2, sample_weight=balance),
         "recall": sk.recall_score(labels, predicted, **counted),
@@ -36,6 +38,7 @@ def scikit_learn(labels, predicted, scores, weights=None):
         "mcc": sk.matthews_corrcoef(labels, predicted, **counted),
         "auroc": sk.roc_auc_score(labels, scores, **counted),
         "auprc": sk.average_precision_score(labels, scores, **counted),
+        "specificity_at_95_recall": 1 - false_alarms[recall >= 0.95].min(),
         "macro_precision": sk.precision_score(labels, predicted, **both),
         "macro_recall": sk.recall_score(labels, predicted, **both),
         "macro_f1": sk.f1_score(labels, predicted, **both),
@@ -129,3 +132,118 @@ def test_a_group_with_both_labels_is_resampled_in_each_class():
     labels, groups = [1, 1, 0, 0], [0, 1, 1, 2]
     intervals = bootstrap_intervals(labels, labels, [1.0, 2.0, 0.0, -1.0], groups, n=50)
     assert intervals["f2"] == (1, 1)
+
+
+def test_the_specificity_at_95_recall_is_that_of_the_19th_of_20_tumours():
+    tumours, healthy = np.arange(20.0, 0, -1), [30.0, 2.5, 1.5, 0.5]
+    scores = np.append(tumours, healthy)
+    metrics = evaluate(np.repeat([1, 0], [20, 4]), np.ones(24), scores)
+    assert metrics["specificity_at_95_recall"] == 0.5  # at 2: 30 and 2.5 are false alarms
+
+
+def test_healthy_images_tied_with_the_tumour_that_reaches_95_recall_are_false_alarms():
+    metrics = evaluate([1, 1, 0, 0, 0], np.ones(5), [0.9, 0.5, 0.5, 0.5, 0.1])
+    assert metrics["specificity_at_95_recall"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize(("successes", "n"), [(0, 5), (1, 1), (3, 4), (80, 100), (450, 450)])
+def test_wilsons_lower_bound_is_scipys(successes, n, confidence):
+    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    assert wilson_lower(successes, n, confidence=confidence) == pytest.approx(
+        interval.low, abs=1e-12
+    )
+
+
+def test_wilsons_bound_of_everything_found_is_n_over_n_and_z_squared():
+    assert wilson_lower(4, 4) == pytest.approx(4 / (4 + 1.959964**2))  # 0.510
+
+
+def test_wilsons_bound_of_nothing_found_is_not_negative_by_rounding():
+    assert all(wilson_lower(0, n) >= 0 for n in range(1, 300))
+
+
+@pytest.mark.parametrize(("successes", "n"), [(3, 2), (-1, 2), (0, 0)])
+def test_a_proportion_that_is_none_is_refused(successes, n):
+    with pytest.raises(ValueError, match=rf"got {successes} of {n}"):
+        wilson_lower(successes, n)
+
+
+def test_the_recall_threshold_asks_more_than_the_recall_itself():
+    labels, scores = [1, 1, 1, 1, 0], [0.9, 0.7, 0.6, 0.2, 0.8]
+    # of 4 tumours, 2, 3 and 4 found show recalls of 0.150, 0.301 and 0.510
+    assert recall_threshold(labels, scores, floor=0.15) == 0.7
+    assert recall_threshold(labels, scores, floor=0.3) == 0.6
+    assert recall_threshold(labels, scores, floor=0.5) == 0.2
+
+
+def test_a_bound_on_the_floor_reaches_it():
+    labels, scores = [1, 1, 1, 1, 0], [0.9, 0.7, 0.6, 0.2, 0.8]
+    assert recall_threshold(labels, scores, floor=wilson_lower(3, 4)) == 0.6
+
+
+def test_tied_tumours_are_found_together():
+    labels, scores = [1, 1, 1, 1, 0], [0.9, 0.6, 0.6, 0.2, 0.8]
+    assert recall_threshold(labels, scores, floor=0.15) == 0.6
+    assert recall_threshold(labels, scores, floor=0.3) == 0.6
+
+
+def test_the_recall_threshold_is_the_highest_that_scipys_interval_allows(answers):
+    labels, _, scores, _ = answers
+    threshold = recall_threshold(labels, scores, floor=0.8)
+
+    def low(at):
+        found = int((scores[labels == 1] >= at).sum())
+        return binomtest(found, int(labels.sum())).proportion_ci(method="wilson").low
+
+    assert low(threshold) >= 0.8
+    assert all(low(higher) < 0.8 for higher in scores[scores > threshold])
+
+
+def test_73_tumours_and_no_fewer_can_show_a_recall_of_95_percent():
+    scores = np.arange(74.0)
+    labels = scores > 0
+    assert recall_threshold(labels, scores, floor=0.95) == 1.0
+    with pytest.raises(ValueError, match=r"^72 tumours .* bound is 0.949.* at least 73 tumours\."):
+        recall_threshold(labels[:-1], scores[:-1], floor=0.95)
+
+
+def test_too_few_tumour_groups_are_named_as_groups():
+    with pytest.raises(ValueError, match=r"^1 tumour groups cannot .* at least 4 tumour groups"):
+        recall_threshold([1, 1, 1, 0], [3, 2, 1, 0], floor=0.5, groups=[0, 0, 0, 1])
+
+
+def test_ten_copies_of_one_tumour_are_one_observation():
+    labels = [*[1] * 13, 0]
+    scores = [*[0.9] * 10, 0.8, 0.7, 0.6, 0.75]
+    groups = [*[0] * 10, 1, 2, 3, 1]
+    assert recall_threshold(labels, scores, floor=0.5) == 0.8  # 11 of 13 show 0.578
+    assert recall_threshold(labels, scores, floor=0.5, groups=groups) == 0.6  # 4 of 4: 0.510
+
+
+def test_a_group_half_found_counts_half():
+    labels, groups = [1, 1, 1, 1, 1, 0], [0, 0, 1, 2, 3, 4]
+    scores = [0.9, 0.1, 0.8, 0.7, 0.6, 0.5]
+    assert wilson_lower(2.5, 4) == pytest.approx(0.2194, abs=5e-5)
+    # 0.5, 1.5, 2.5 and 3.5 of 4 groups
+    assert recall_threshold(labels, scores, floor=0.21, groups=groups) == 0.7
+    assert recall_threshold(labels, scores, floor=0.23, groups=groups) == 0.6
+
+
+def test_groups_of_three_found_whole_are_whole():
+    labels, groups = [*[1] * 219, 0], [*np.repeat(np.arange(73), 3), 99]
+    scores = np.arange(220.0)[::-1]
+    assert recall_threshold(labels, scores, floor=0.95, groups=groups) == 1.0
+
+
+def test_copies_within_their_groups_leave_the_recall_threshold(answers):
+    labels, _, scores, groups = answers
+    once = recall_threshold(labels, scores, floor=0.6, groups=groups)
+    twice = [np.repeat(array, 2) for array in (labels, scores, groups)]
+    assert recall_threshold(*twice[:2], floor=0.6, groups=twice[2]) == once
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1.0, np.nan])
+def test_a_floor_that_is_no_proportion_below_one_is_refused(floor):
+    with pytest.raises(ValueError, match=r"floor must be in \[0, 1\), got"):
+        recall_threshold([0, 1], [0.0, 1.0], floor=floor)
