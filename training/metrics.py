@@ -34,7 +34,7 @@ def evaluate(labels, predicted, scores, *, beta: float = 2.0) -> dict[str, float
     """
     labels, predicted, scores = _checked(labels, predicted, scores)
     weights = np.ones((1, len(labels)))
-    metrics = _weighted_metrics(weights, labels, predicted, scores, beta=beta)
+    metrics = weighted_metrics(weights, labels, predicted, scores, beta=beta)
     return {name: float(values[0]) for name, values in metrics.items()}
 
 
@@ -48,12 +48,46 @@ def bootstrap_intervals(
     """
     labels, predicted, scores = _checked(labels, predicted, scores)
     weights = _group_weights(labels, np.asarray(groups), n=n, seed=seed)
-    metrics = _weighted_metrics(weights, labels, predicted, scores, beta=2.0)
+    metrics = weighted_metrics(weights, labels, predicted, scores)
     tail = (1 - level) / 2
     return {
         name: tuple(float(bound) for bound in np.quantile(values, (tail, 1 - tail)))
         for name, values in metrics.items()
         if name not in COUNTS
+    }
+
+
+def weighted_metrics(
+    weights, labels, predicted, scores, *, beta: float = 2.0
+) -> dict[str, np.ndarray]:
+    """Every metric of `evaluate`, one value a row of `weights` (n, n_images).
+
+    Labels and answers are bool, and each row gives weight to both classes.
+    """
+    tp, fp = weights @ (labels & predicted), weights @ (~labels & predicted)
+    tn, fn = weights @ (~labels & ~predicted), weights @ (labels & ~predicted)
+    recall, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
+    precision, healthy_precision = _ratio(tp, tp + fp), _ratio(tn, tn + fn)
+    f1, healthy_f1 = _ratio(2 * tp, 2 * tp + fp + fn), _ratio(2 * tn, 2 * tn + fp + fn)
+    balanced_accuracy = (recall + specificity) / 2
+    margins = np.sqrt(tp + fp) * np.sqrt(tp + fn) * np.sqrt(tn + fp) * np.sqrt(tn + fn)
+    return {
+        "f2": balanced_f_beta(recall, specificity, beta=beta),
+        "recall": recall,
+        "specificity": specificity,
+        "precision": precision,
+        "f1": f1,
+        "accuracy": (tp + tn) / (tp + fp + tn + fn),
+        "balanced_accuracy": balanced_accuracy,
+        "mcc": _ratio(tp * tn - fp * fn, margins),
+        **_ranking_metrics(weights, labels, scores),
+        "macro_precision": (precision + healthy_precision) / 2,
+        "macro_recall": balanced_accuracy,
+        "macro_f1": (f1 + healthy_f1) / 2,
+        "tp": tp,
+        "fp": fp,
+        "tn": tn,
+        "fn": fn,
     }
 
 
@@ -139,35 +173,6 @@ def _group_weights(labels, groups, *, n: int, seed: int) -> np.ndarray:
         draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
         weights[:, in_class] = draws[:, group]
     return weights
-
-
-def _weighted_metrics(weights, labels, predicted, scores, *, beta: float) -> dict[str, np.ndarray]:
-    """Every metric, one value a row of `weights`."""
-    tp, fp = weights @ (labels & predicted), weights @ (~labels & predicted)
-    tn, fn = weights @ (~labels & ~predicted), weights @ (labels & ~predicted)
-    recall, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
-    precision, healthy_precision = _ratio(tp, tp + fp), _ratio(tn, tn + fn)
-    f1, healthy_f1 = _ratio(2 * tp, 2 * tp + fp + fn), _ratio(2 * tn, 2 * tn + fp + fn)
-    balanced_accuracy = (recall + specificity) / 2
-    margins = np.sqrt(tp + fp) * np.sqrt(tp + fn) * np.sqrt(tn + fp) * np.sqrt(tn + fn)
-    return {
-        "f2": balanced_f_beta(recall, specificity, beta=beta),
-        "recall": recall,
-        "specificity": specificity,
-        "precision": precision,
-        "f1": f1,
-        "accuracy": (tp + tn) / (tp + fp + tn + fn),
-        "balanced_accuracy": balanced_accuracy,
-        "mcc": _ratio(tp * tn - fp * fn, margins),
-        **_ranking_metrics(weights, labels, scores),
-        "macro_precision": (precision + healthy_precision) / 2,
-        "macro_recall": balanced_accuracy,
-        "macro_f1": (f1 + healthy_f1) / 2,
-        "tp": tp,
-        "fp": fp,
-        "tn": tn,
-        "fn": fn,
-    }
 
 
 def _ranking_metrics(weights, labels, scores) -> dict[str, np.ndarray]:
