@@ -87,12 +87,13 @@ def test_masks_are_scored_by_their_overlap_and_an_empty_one_is_nothing():
 
 
 def test_chance_is_what_a_constant_map_and_a_mask_of_everything_get():
-    _, masks, _ = some_maps()
-    masks[:, :8] = True
+    masks = np.zeros((4, 16, 16), dtype=bool)
+    masks[:, :2] = True  # an eighth of the frame
+    masks[0, :8] = True  # half of it
     constant = np.full(masks.shape, 0.5, dtype=np.float32)
     everything = score_maps(constant, masks) | score_masks(np.ones_like(masks), masks)
     assert chance(masks) == pytest.approx(everything)
-    assert chance(masks)["mask_hit_rate"] == 1
+    assert chance(masks)["mask_hit_rate"] == 0.25
 
 
 def test_images_without_an_outline_are_passed_over():
@@ -155,6 +156,13 @@ def test_every_measure_has_its_value_interval_and_chance():
     for name, (low, high) in found.intervals.items():
         assert low <= found.metrics[name] <= high
     assert list(localization_intervals(values, masks, groups)) == list(MEASURES)[:4]
+
+
+def test_the_intervals_of_a_perfect_map_are_points():
+    masks = some_maps()[1]
+    unequal = np.repeat([0, 1, 2], [1, 3, 8])
+    found = localize(masks.astype(np.float32), masks, masks, unequal)
+    assert found.intervals == dict.fromkeys(MEASURES, (1.0, 1.0))
 
 
 def test_copies_in_a_group_do_not_narrow_an_interval():

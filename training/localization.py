@@ -141,12 +141,12 @@ def _tells_a_place(masks: np.ndarray) -> np.ndarray:
 
 
 def _checked(values, masks, tells) -> tuple[np.ndarray, np.ndarray]:
-    """The outlined images' float32 maps, without -0.0, and outlines."""
+    """The outlined images' float32 maps and outlines."""
     if values.shape != masks.shape:
         raise ValueError(
             f"error maps and outlines must have one shape, got {values.shape} and {masks.shape}."
         )
-    return check_error_maps(values[tells]).astype(np.float32) + np.float32(0), masks[tells]
+    return check_error_maps(values[tells]).astype(np.float32, copy=False), masks[tells]
 
 
 def _maxima_inside(values: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -169,8 +169,9 @@ def _overlaps(predicted: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]
 def _exact_areas(values: np.ndarray, masks: np.ndarray) -> dict[str, float]:
     """The pooled pixels' areas. Only errors of tumour pixels matter as thresholds.
 
-    Bits of floats from 0 up sort as the floats do and leave the highest bit free, so that one
-    sort of integers carries the outline along: background comes first among equals.
+    Bits of floats from 0 up sort as the floats do and leave the highest bit free (shifting drops
+    the sign of -0.0), so that one sort of integers carries the outline along: background comes
+    first among equals.
     """
     keys = (_bits(values) << 1 | masks).ravel()
     keys.sort()
