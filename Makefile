@@ -30,6 +30,14 @@ help: ## List the targets
 study: $(VENV)/ready ## Search: STUDY=global_kmeans [TRIALS=100] [TIMEOUT=] [SEED=0] [DATA=] [SPLIT=] [DEVICE=auto]
 	@$(RUN) -m studies run '$(STUDY)' $(STUDY_OPTIONS)
 
+# STUDY has a default, which is no choice of a column.
+COLUMN = $(if $(filter file,$(origin STUDY)),,--study '$(STUDY)')
+.PHONY: table
+table: $(VENV)/ready ## Search every detector under every head: [TRIALS=25] [SPLIT=] [DETECTOR=] [STUDY=] [DATA=]
+	@$(RUN) -m studies table $(COLUMN) $(call option,TRIALS,trials) $(call option,SEED,seed) \
+		$(call option,DATA,data) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
+		$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,LABEL,label)
+
 .PHONY: studies
 studies: $(VENV)/ready ## List the studies, a line each
 	@$(RUN) -m studies list

@@ -1,4 +1,4 @@
-"""The command line: `python -m studies run|list|ui`.
+"""The command line: `python -m studies run|table|list|ui`.
 
 It reads arguments and environment, and turns what is wrong with the input into one sentence and
 exit status 2.
@@ -21,6 +21,7 @@ from mlflow_server import TrackingError, local_uri
 from studies.runner import run
 from studies.settings import Settings
 from studies.study import StudyError, find_study, known_studies
+from studies.table import SPLITS, Selection, make_table
 from studies.ui import open_ui
 from training.cache import CacheError
 from training.data import DataError
@@ -65,6 +66,21 @@ def run_study(options: argparse.Namespace) -> int:
     return 0 if run(find_study(options.study), settings) else INTERRUPTED
 
 
+def fill_table(options: argparse.Namespace) -> int:
+    """`table`: every detector under every head."""
+    settings = Settings(
+        **places(),
+        trials=options.trials,
+        seed=options.seed,
+        data=options.data,
+        preprocess=options.preprocess,
+        device=options.device,
+        label=options.label,
+    )
+    selection = Selection(options.split, options.detector, options.study)
+    return 0 if make_table(settings, selection) else INTERRUPTED
+
+
 def list_studies(options: argparse.Namespace) -> int:
     """`list`: a line a study."""
     for study in known_studies().values():
@@ -78,7 +94,7 @@ def show_ui(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": run_study, "list": list_studies, "ui": show_ui}
+COMMANDS = {"run": run_study, "table": fill_table, "list": list_studies, "ui": show_ui}
 
 
 def places() -> dict:
@@ -107,17 +123,28 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument("study", help="a name that `list` shows")
     study.add_argument("--trials", type=count("TRIALS", 1), help="how many to add")
     study.add_argument("--timeout", type=seconds, help="seconds after which none begins")
-    study.add_argument("--seed", type=count("SEED", 0), default=0, help="of split and search")
-    study.add_argument("--data", default="auto", help="br35h, phantom, or a folder with yes/, no/")
-    study.add_argument("--split", default="grouped", choices=["grouped", "paper"])
-    study.add_argument("--preprocess", default="head", choices=["head", "paper"])
+    study.add_argument("--split", default="grouped", choices=SPLITS)
     study.add_argument("--detector", default="brain_cvae", help="a detector's name, or search")
-    study.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    study.add_argument("--label", default="", help="sets a study apart from others of its name")
+    add_surroundings(study)
+    table = commands.add_parser("table", help="every detector under every head, on both splits")
+    table.add_argument("--trials", type=count("TRIALS", 1), default=25, help="of each cell")
+    table.add_argument("--split", choices=SPLITS, help="the only one to run")
+    table.add_argument("--detector", help="the only row to run")
+    table.add_argument("--study", help="the only column to run")
+    add_surroundings(table)
     commands.add_parser("list", help="the studies there are")
     ui = commands.add_parser("ui", help="open the tracking server")
     ui.add_argument("--port", type=count("PORT", 1), default=5000)
     return top
+
+
+def add_surroundings(command: argparse.ArgumentParser) -> None:
+    """The arguments of every command that searches: on what, and where."""
+    command.add_argument("--seed", type=count("SEED", 0), default=0, help="of split and search")
+    command.add_argument("--data", default="auto", help="br35h, phantom, or a folder of yes/, no/")
+    command.add_argument("--preprocess", default="head", choices=["head", "paper"])
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    command.add_argument("--label", default="", help="sets a study apart from others of its name")
 
 
 def count(name: str, at_least: int) -> Callable[[str], int]:
