@@ -56,6 +56,7 @@ def open_search(session: Session, storage: BaseStorage) -> optuna.Study:
         storage,
         session.name,
         session.specification(),
+        space=session.study.space,
         direction=session.study.direction,
         pruner=session.study.pruner,
         seed=session.settings.seed,

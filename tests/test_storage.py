@@ -4,20 +4,34 @@ import sys
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
+from studies.space import Capped, When, suggest
 from studies.storage import (
     WORKER,
+    BranchTPE,
     best_feasible,
     fail_dead_trials,
     is_alive,
     open_storage,
     open_study,
+    sampler_of,
     this_worker,
 )
 from studies.study import StudyError
 
+SPACE = {"alpha": FloatDistribution(0, 1)}
+BRANCHES = {
+    "detector": CategoricalDistribution(["a", "b", "c"]),
+    "smoothing": FloatDistribution(0, 1),
+    **{
+        f"{name}_{axis}": When(FloatDistribution(0, 1), "detector", (name,))
+        for name in "abc"
+        for axis in "xy"
+    },
+}
 SPECIFICATION = {"space": {"alpha": [0, 1]}, "data": {"digest": "abc"}}
 
 
@@ -26,11 +40,12 @@ def url(tmp_path):
     return f"sqlite:///{tmp_path / 'optuna.db'}"
 
 
-def open_again(url, specification=SPECIFICATION, seed=0):
+def open_again(url, specification=SPECIFICATION, seed=0, space=SPACE):
     return open_study(
         open_storage(url),
         "giaem",
         specification,
+        space=space,
         direction="maximize",
         pruner=NopPruner(),
         seed=seed,
@@ -119,3 +134,52 @@ def test_without_a_feasible_trial_there_is_no_best():
     trial.set_constraint("specificity", 0.5)
     study.tell(trial, 1.0)
     assert best_feasible(study) is None
+
+
+def ridge(trial):
+    """Best on the ridge x = y of branch c, at 0.7, with a smoothing of 0.3: 1 there, else 0.8."""
+    params = suggest(trial, BRANCHES)
+    name = params["detector"]
+    x, y = params[f"{name}_x"], params[f"{name}_y"]
+    top = 1.0 if name == "c" else 0.8
+    return top - abs(x - y) - 0.3 * abs(x - 0.7) - 0.2 * abs(params["smoothing"] - 0.3)
+
+
+def test_a_flat_space_is_drawn_by_plain_tpe_and_a_conditional_one_by_branch(url):
+    assert not isinstance(open_again(url).sampler, BranchTPE)
+    assert isinstance(open_again(url, space=BRANCHES).sampler, BranchTPE)
+
+
+def test_the_parameters_of_a_branch_are_drawn_together():
+    study = optuna.create_study(direction="maximize", sampler=sampler_of(BRANCHES, seed=0))
+    study.optimize(ridge, n_trials=30)
+    trial = study.ask()
+    assert set(trial.relative_params) == set(BRANCHES)
+    flat = optuna.samplers.TPESampler(seed=0).infer_relative_search_space(study, None)
+    assert set(flat) == {"detector", "smoothing"}
+
+
+def test_the_best_branch_is_found_in_60_trials():
+    study = optuna.create_study(direction="maximize", sampler=sampler_of(BRANCHES, seed=0))
+    study.optimize(ridge, n_trials=60)
+    late = [trial.params["detector"] for trial in study.trials[40:]]
+    assert study.best_params["detector"] == "c"
+    assert late.count("c") > 12  # of 20; by chance 6 or 7
+    assert study.best_value > 0.9
+
+
+def test_a_capped_parameter_is_not_held_in_the_range_of_its_first_trial():
+    space = {
+        "kind": CategoricalDistribution(["small", "large"]),
+        "n": Capped(IntDistribution(1, 100), lambda c: 10 if c["kind"] == "small" else 100),
+        "x": When(FloatDistribution(0, 1), "kind", ("large",)),
+    }
+    study = optuna.create_study(direction="maximize", sampler=sampler_of(space, seed=0))
+    study.enqueue_trial({"kind": "small", "n": 5})
+    study.optimize(lambda trial: suggest(trial, space)["n"], n_trials=40)
+    assert sum(trial.params["n"] > 10 for trial in study.trials[20:]) > 10
+
+
+def test_the_sampler_of_branches_warns_of_nothing(recwarn):
+    sampler_of(BRANCHES, seed=0)
+    assert not recwarn.list
