@@ -261,13 +261,16 @@ def plan(left: list[Cell], cells: list[Cell]) -> str:
 
 
 def seconds_left(left: list[Cell], cells: list[Cell]) -> float | None:
-    """What the cells left take at the mean pace of the trials that each head has had so far."""
+    """What these cells take at the mean pace of the trials that each head has had so far.
+
+    A head without any has the slowest of the others'; None where no head has.
+    """
     paces = {head: _pace(cells, head) for head in {cell.head for cell in left}}
     known = [pace for pace in paces.values() if pace is not None]
     if not known:
         return None
     return sum(
-        CLOSING + cell.n_left * (max(known) if (pace := paces[cell.head]) is None else pace)
+        CLOSING + cell.n_left * (max(known) if paces[cell.head] is None else paces[cell.head])
         for cell in left
     )
 
@@ -290,8 +293,9 @@ def run_cells(left: list[Cell], board: Board) -> bool:
             board.write()
             if asked.is_set() or ending.interrupted:
                 return False
-            rest = seconds_left(left[number:], list(board.cells.values())) or 0
-            print(f"[{number}/{len(left)}] {outcome(seen)} ({format_seconds(rest)} left)")
+            rest = seconds_left(left[number:], list(board.cells.values()))
+            time = "" if rest is None else f" (about {format_seconds(rest)} left)"
+            print(f"[{number}/{len(left)}] {outcome(seen)}{time}")
         return True
     return False
 

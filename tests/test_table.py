@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -14,16 +15,26 @@ from models.heads import HEADS
 from studies import table
 from studies.__main__ import main
 from studies.look import INK, SCALE
+from studies.session import Session
 from studies.settings import Settings
 from studies.study import AtLeast, Study, StudyError, find_study
-from studies.table import Selection, check_selection, head_studies, make_table, sentence
+from studies.table import (
+    CLOSING,
+    Cell,
+    Selection,
+    check_selection,
+    head_studies,
+    make_table,
+    seconds_left,
+    sentence,
+)
 from studies.table_report import Entry, Table, as_markdown, as_page, as_rows, heat
 from training.cache import CacheError
 from training.data import phantom
 from training.detector import detector_module
 from training.floors import evaluate_scored
 
-QUICK = {"n_epochs": 1, "image_size": 32, "latent_dim": 4}
+QUICK = {"n_epochs": 3, "image_size": 32, "latent_dim": 4, "kl_weight": 1e-3}
 
 
 def scored(name, scores):
@@ -116,6 +127,29 @@ def test_an_error_of_many_lines_becomes_a_sentence():
         "Begun with another: a: 1 -> 2 Undo."
     )
     assert sentence(KeyError("x")) == "KeyError: 'x'"
+
+
+def cell(head, *, n_finished, seconds=0.0, is_concluded=True):
+    """A cell that shall have ten trials."""
+    settings = Settings(Path(), "", "", trials=10)
+    session = Session(quick_study(head), settings, lab=None, name=head, commit=None)
+    return Cell(session, n_finished, seconds, is_concluded=is_concluded)
+
+
+def test_a_cell_is_done_with_its_trials_and_the_answers_of_the_best():
+    assert not cell("giaem", n_finished=9).is_done
+    assert cell("giaem", n_finished=10).is_done
+    assert cell("giaem", n_finished=30).is_done
+    assert not cell("giaem", n_finished=10, is_concluded=False).is_done
+
+
+def test_the_time_left_is_that_of_each_heads_trials_so_far():
+    slow, quick = cell("a", n_finished=5, seconds=20), cell("b", n_finished=10, seconds=10)
+    new = cell("c", n_finished=0)
+    assert seconds_left([slow], [slow, quick, new]) == CLOSING + 5 * 4
+    assert seconds_left([new], [slow, quick, new]) == CLOSING + 10 * 4
+    assert seconds_left([quick], [slow, quick, new]) == CLOSING
+    assert seconds_left([new], [new]) is None
 
 
 @pytest.fixture(scope="module")
