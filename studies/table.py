@@ -5,6 +5,7 @@ Owns the order, what makes a cell done, and that one that fails leaves the other
 of how a study is run, nor of what the table looks like.
 """
 
+import re
 import sys
 import traceback
 from contextlib import redirect_stdout, suppress
@@ -329,7 +330,8 @@ def outcome(cell: Cell) -> str:
 
 def sentence(error: Exception) -> str:
     """An error in one line, with its kind where it is none of ours."""
-    words = " ".join(str(error).split())
+    words = re.sub(r"(?<=[.:])\s*\n\s*", " ", str(error).strip())
+    words = re.sub(r"\s*\n\s*", "; ", words)
     return words if isinstance(error, StudyError) else f"{type(error).__name__}: {words}"
 
 

@@ -199,8 +199,9 @@ def _matrix(table: Table, metric: str) -> str:
         cell = _heat(floor, metric, "", is_best=False)
         rows.append(f"<tr><td><i>{escape(floor.name)}</i></td>{empty}{cell}</tr>")
     return (
-        '<div class="scroll"><table class="methods"><thead><tr><th>detector</th>'
-        f"{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        '<div class="scroll"><table class="methods" style="table-layout:fixed;min-width:760px">'
+        f"<thead><tr><th>detector</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
+        "</table></div>"
     )
 
 

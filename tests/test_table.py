@@ -123,9 +123,8 @@ def test_an_unknown_row_is_refused_on_the_command_line(tmp_path, monkeypatch, ca
 
 
 def test_an_error_of_many_lines_becomes_a_sentence():
-    assert sentence(StudyError("Begun with another:\n  a: 1 -> 2\nUndo.")) == (
-        "Begun with another: a: 1 -> 2 Undo."
-    )
+    error = StudyError("Begun with another:\n  a: 1 -> 2\n  b: 3 -> 4\nUndo it.\nOr not.")
+    assert sentence(error) == "Begun with another: a: 1 -> 2; b: 3 -> 4; Undo it. Or not."
     assert sentence(KeyError("x")) == "KeyError: 'x'"
 
 
