@@ -36,7 +36,7 @@ from training.floors import Scored
 
 SPLITS = ("grouped", "paper")
 EVERY_CELL_FAILS = (CacheError, TrackingError, StorageInternalError)  # of these alike
-CLOSING = 15.0  # seconds in which a study is concluded, drawn and registered: our measurement
+CLOSING = 10.0  # seconds to conclude, draw and register a study: 7 to 11 measured on one core
 
 
 class Selection(NamedTuple):
