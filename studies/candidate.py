@@ -19,7 +19,7 @@ def as_predictor(candidate: Candidate, lab: Lab) -> Predictor:
     """Pre-processing, network and head in one."""
     detector = candidate.detector
     return Predictor(
-        lab.dataset.preprocess, detector.spec, detector.module, candidate.head, lab.device
+        lab.dataset.preprocess, detector.spec, detector.mapper, candidate.head, lab.device
     )
 
 

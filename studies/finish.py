@@ -68,7 +68,7 @@ def score_on_test(
         return read_answers(session.study.name, path)
     looks = search.user_attrs.get(TEST_LOOKS, [])
     search.set_user_attr(TEST_LOOKS, [*looks, best.number])
-    maps = candidate.detector.error_maps(session.lab.splits.test)
+    maps = session.lab.test_maps(candidate.detector)
     scored = answer(session.study.name, candidate, maps)
     write_answers(scored, path, session=session)
     return scored
@@ -151,7 +151,7 @@ def _grids(session: Session, candidate: Candidate) -> dict[str, Image.Image]:
     lab = session.lab
     return {
         "Test images": example_grid(
-            candidate, lab, lab.splits.test, candidate.detector.error_maps(lab.splits.test)
+            candidate, lab, lab.splits.test, lab.test_maps(candidate.detector)
         ),
         "Validation images": example_grid(
             candidate, lab, lab.splits.val, lab.validation_maps(candidate.detector)

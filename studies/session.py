@@ -23,6 +23,7 @@ from training.cache import Cache
 from training.data import leaks_by_class, load, split
 from training.detector import DetectorSpec
 from training.device import device_summary, resolve_device, resolve_precision
+from training.features import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,8 @@ def open_session(study: Study, settings: Settings, say: Callable[[str], None]) -
     DetectorSpec(detector).complete()
     dataset = load(settings.data, preprocess=settings.preprocess, root=settings.root, say=say)
     lab = Lab(
-        dataset=dataset,
+        store=FeatureStore(dataset, Cache(settings.root / "cache"), device, say),
         splits=split(dataset.labels, dataset.groups, protocol=settings.split, seed=settings.seed),
-        cache=Cache(settings.root / "cache"),
-        device=device,
         precision=resolve_precision(device, root=settings.root / "cache"),
         seed=settings.seed,
         detector=detector,

@@ -21,6 +21,7 @@ from training.cache import Cache
 from training.data import Dataset, Splits
 from training.detector import DetectorSpec, FittedDetector, fit_detector
 from training.error_maps import ErrorMaps
+from training.features import FeatureStore
 from training.metrics import evaluate
 
 
@@ -63,19 +64,32 @@ class News:
 class Lab:
     """What every trial of a study has at hand; the same for all of them.
 
-    Trials see the training and validation splits through it. Test maps are made on demand by
-    `error_maps` and asked for once, when a study ends.
+    Trials see the training and validation splits through it; test maps are asked for when a study
+    ends.
     """
 
-    dataset: Dataset
+    store: FeatureStore
     splits: Splits
-    cache: Cache
-    device: torch.device
     precision: str
     seed: int
     detector: str = "brain_cvae"
     _detectors: dict[str, FittedDetector] = field(default_factory=dict, repr=False)
     _maps: dict[str, ErrorMaps] = field(default_factory=dict, repr=False)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The images."""
+        return self.store.dataset
+
+    @property
+    def cache(self) -> Cache:
+        """Where what is made once is kept."""
+        return self.store.cache
+
+    @property
+    def device(self) -> torch.device:
+        """Where networks run."""
+        return self.store.device
 
     def fit_detector(self, hyperparameters: Params, news: News) -> FittedDetector:
         """The detector with these hyperparameters: from memory, from the cache, or trained now."""
@@ -84,11 +98,9 @@ class Lab:
         if known not in self._detectors:
             fitted = fit_detector(
                 spec,
-                self.dataset,
                 self.splits,
-                device=self.device,
+                self.store,
                 precision=self.precision,
-                cache=self.cache,
                 on_epoch=news.on_epoch,
                 on_train=news.on_train,
             )
@@ -98,10 +110,19 @@ class Lab:
 
     def validation_maps(self, detector: FittedDetector) -> ErrorMaps:
         """Error maps of the validation split."""
-        if detector.key not in self._maps:
-            self._maps.clear()
-            self._maps[detector.key] = detector.error_maps(self.splits.val)
-        return self._maps[detector.key]
+        return self._split_maps(detector, "val")
+
+    def test_maps(self, detector: FittedDetector) -> ErrorMaps:
+        """Error maps of the test split, for the end of a study alone."""
+        return self._split_maps(detector, "test")
+
+    def _split_maps(self, detector: FittedDetector, part: str) -> ErrorMaps:
+        key = f"{part} {detector.map_key}"
+        if key not in self._maps:
+            for other in [other for other in self._maps if other.startswith(part)]:
+                del self._maps[other]  # one detector's at a time: tens of megabytes
+            self._maps[key] = detector.error_maps(getattr(self.splits, part))
+        return self._maps[key]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 from training.cache import Cache
 from training.data import Dataset, Splits, split
 from training.detector import DetectorSpec, detectors, fit_detector
-from training.error_maps import make_error_maps
+from training.error_maps import map_images
+from training.features import FeatureStore
 from training.loop import TrainingError, as_input
 
 CPU = torch.device("cpu")
@@ -31,11 +32,12 @@ def cache(tmp_path) -> Cache:
 
 def train(dataset: Dataset, splits: Splits, cache: Cache, hyperparameters=TINY, seed=0, **news):
     spec = DetectorSpec("brain_cvae", dict(hyperparameters), seed)
-    return fit_detector(spec, dataset, splits, device=CPU, precision="fp32", cache=cache, **news)
+    store = FeatureStore(dataset, cache, CPU, say=lambda _: None)
+    return fit_detector(spec, splits, store, precision="fp32", **news)
 
 
 def weights(fitted) -> torch.Tensor:
-    return torch.cat([value.flatten() for value in fitted.module.state_dict().values()])
+    return torch.cat([value.flatten() for value in fitted.mapper.state_dict().values()])
 
 
 def spoilt(dataset: Dataset, indices: np.ndarray) -> Dataset:
@@ -96,27 +98,25 @@ def test_test_images_and_tumours_teach_nothing(phantom, splits, tmp_path):
     assert torch.equal(weights(trained[0]), weights(trained[2]))
 
 
-def test_error_maps_are_kept_for_whole_splits_and_the_tests_only_when_asked(phantom, splits, cache):
+def test_error_maps_are_those_of_the_images_asked_for(phantom, splits, cache):
     fitted = train(phantom, splits, cache)
-    entries = lambda: {path.name for path in cache.root.iterdir() if path.is_dir()}  # noqa: E731
-    assert entries() == {fitted.key}
-    maps = fitted.error_maps(splits.val)
-    assert len(entries()) == 2
-    expected = make_error_maps(
-        fitted.module,
-        phantom.images[splits.val],
-        phantom.labels[splits.val],
-        phantom.groups[splits.val],
-        device=CPU,
-    )
-    for name in ("values", "labels", "groups"):
-        np.testing.assert_array_equal(getattr(maps, name), getattr(expected, name))
-    fitted.error_maps(splits.val[:2])
-    assert len(entries()) == 2
-    fitted.error_maps(splits.test)
-    assert len(entries()) == 3
-    stale = replace(fitted, dataset=spoilt(phantom, splits.val))
-    np.testing.assert_array_equal(stale.error_maps(splits.val).values, maps.values)
+    maps = fitted.error_maps(splits.val[[3, 1]])
+    images = phantom.images[splits.val[[3, 1]]]
+    np.testing.assert_array_equal(maps.values, map_images(fitted.mapper, images, device=CPU))
+    np.testing.assert_array_equal(maps.labels, phantom.labels[splits.val[[3, 1]]])
+    np.testing.assert_array_equal(maps.groups, phantom.groups[splits.val[[3, 1]]])
+
+
+def test_how_errors_become_maps_changes_without_another_fit(phantom, splits, cache):
+    first = train(phantom, splits, cache)
+    changed = train(phantom, splits, cache, TINY | {"scaling": "healthy", "smoothing": 2.0})
+    assert not changed.trained and changed.key == first.key and changed.map_key != first.map_key
+    fit_of = lambda **more: DetectorSpec("brain_cvae", TINY | more).fitted()  # noqa: E731
+    assert fit_of(flips="all") == fit_of() != fit_of(intensity="zscore")
+    assert changed.mapper.reference > 0
+    healthy = splits.val[phantom.labels[splits.val] == 0]
+    sharp = train(phantom, splits, cache, TINY | {"scaling": "healthy"}).error_maps(healthy).values
+    assert 0.4 < sharp.max(axis=(1, 2)).mean() < 0.6  # 0.5 is the largest of a healthy image
 
 
 def test_the_monitored_auroc_is_that_of_the_mean_error_on_validation(phantom, splits, cache):
@@ -130,7 +130,7 @@ def test_the_monitored_auroc_is_that_of_the_mean_error_on_validation(phantom, sp
 def test_early_stopping_watches_healthy_validation_images_alone(phantom, splits, cache):
     fitted = train(phantom, splits, cache)
     healthy = phantom.images[splits.val[phantom.labels[splits.val] == 0]]
-    losses = fitted.module.eval_step(as_input(torch.from_numpy(healthy)))
+    losses = fitted.mapper.network.eval_step(as_input(torch.from_numpy(healthy)))
     told = fitted.history[fitted.best_epoch - 1]
     assert told["val_loss"] == pytest.approx(losses["loss"].item(), rel=1e-5)
 

@@ -1,12 +1,13 @@
-"""Error maps: scaled per image, and measured one way for every image."""
+"""Error maps: measured one way for every image, batch by batch."""
 
 import numpy as np
 import pytest
 import torch
 
 from models.brain_cvae import build
+from models.error_mapper import ErrorMapper
 from training import error_maps
-from training.error_maps import make_error_maps, reconstruct, scale_per_image
+from training.error_maps import map_images, prepared, raw_errors, reconstruct
 from training.loop import as_input
 
 CPU = torch.device("cpu")
@@ -16,30 +17,37 @@ def images(n: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, 128, 128)).astype(np.uint8)
 
 
-def test_each_map_is_scaled_by_its_own_minimum_and_maximum():
-    errors = np.array([[[1, 2], [3, 5]], [[10, 10], [20, 30]]], np.float32)
-    scaled = scale_per_image(errors)
-    assert scaled.tolist() == [[[0, 0.25], [0.5, 1]], [[0, 0], [0.5, 1]]]
-    assert scaled.dtype == np.float32
-
-
-def test_a_constant_map_becomes_zeros():
-    assert not scale_per_image(np.full((2, 3, 3), 0.7, np.float32)).any()
+def scaled(errors: np.ndarray) -> np.ndarray:
+    low = errors.min(axis=(1, 2), keepdims=True)
+    return (errors - low) / (errors.max(axis=(1, 2), keepdims=True) - low)
 
 
 def test_a_map_is_the_scaled_error_of_the_reconstruction():
-    module, x = build(), images(3)
-    maps = make_error_maps(module, x, np.array([0, 1, 1]), np.array([4, 5, 5]), device=CPU)
-    errors = np.abs(x / np.float32(255) - reconstruct(module, x, device=CPU))
-    np.testing.assert_allclose(maps.values, scale_per_image(errors), atol=1e-5)
-    assert maps.values.dtype == np.float32
-    assert maps.labels.tolist() == [0, 1, 1]
-    assert maps.groups.tolist() == [4, 5, 5]
+    mapper, x = ErrorMapper(build()), images(3)
+    errors = np.abs(x / np.float32(255) - reconstruct(mapper, x, device=CPU))
+    maps = map_images(mapper, x, device=CPU)
+    np.testing.assert_allclose(maps, scaled(errors), atol=1e-5)
+    assert maps.dtype == np.float32
+    raw = raw_errors(mapper, x, device=CPU).squeeze(1)
+    np.testing.assert_allclose(raw, errors, atol=1e-5)
 
 
-@pytest.mark.parametrize("n", [0, 1, 4, 5])
+@pytest.mark.parametrize("n", [1, 4, 5])
 def test_batches_cover_every_image_in_order(n, monkeypatch):
     monkeypatch.setattr(error_maps, "BATCH_SIZE", 2)
-    module, x = build(image_size=32), images(n)
-    whole = module.reconstruct(as_input(torch.from_numpy(x))).squeeze(1).numpy()
-    np.testing.assert_allclose(reconstruct(module, x, device=CPU), whole, atol=1e-6)
+    mapper, x = ErrorMapper(build(image_size=32)), images(n)
+    inputs = as_input(torch.from_numpy(x))
+    whole = mapper.network.reconstruct(inputs).squeeze(1).numpy()
+    np.testing.assert_allclose(reconstruct(mapper, x, device=CPU), whole, atol=1e-6)
+    whole = mapper.error_map(inputs).squeeze(1).numpy()
+    np.testing.assert_allclose(map_images(mapper, x, device=CPU), whole, atol=1e-5)
+
+
+def test_the_network_sees_the_grey_values_that_the_detector_was_given():
+    x = images(2)
+    mapper = ErrorMapper(build(image_size=32), intensity="zscore")
+    other = ErrorMapper(mapper.network)
+    seen = prepared(mapper, x)
+    assert not np.array_equal(seen, x)
+    expected = map_images(other, seen, device=CPU)
+    np.testing.assert_allclose(map_images(mapper, x, device=CPU), expected, atol=1e-6)

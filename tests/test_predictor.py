@@ -13,6 +13,7 @@ from training.data import load as load_dataset
 from training.data import phantom as phantom_module
 from training.data import split
 from training.detector import DetectorSpec, fit_detector
+from training.features import FeatureStore
 from training.predictor import Predictor, load
 
 CPU = torch.device("cpu")
@@ -26,23 +27,17 @@ def fitted(tmp_path_factory):
     phantom_module.write(root / "slices", n_images=80, n_groups=48)
     dataset = load_dataset(str(root / "slices"), root=root, say=lambda _: None)
     splits = split(dataset.labels, dataset.groups)
-    detector = fit_detector(
-        DetectorSpec("brain_cvae", TINY),
-        dataset,
-        splits,
-        device=CPU,
-        precision="fp32",
-        cache=Cache(root / "cache"),
-    )
+    store = FeatureStore(dataset, Cache(root / "cache"), CPU, say=lambda _: None)
+    detector = fit_detector(DetectorSpec("brain_cvae", TINY), splits, store, precision="fp32")
     files = [root / "slices" / file for file in dataset.manifest.file]
     return detector, [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
 
 
 def predictor(fitted, head_name: str) -> Predictor:
-    detector, _ = fitted
-    maps = detector.error_maps(detector.splits.val)
+    detector, images = fitted
+    maps = detector.error_maps(np.arange(len(images)))
     head = HEADS[head_name]().fit(maps.values)
-    return Predictor("head", detector.spec, detector.module, head, CPU)
+    return Predictor("head", detector.spec, detector.mapper, head, CPU)
 
 
 @pytest.mark.parametrize("head_name", HEADS)

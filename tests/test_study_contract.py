@@ -11,6 +11,7 @@ from studies.space import Capped, describe, suggest
 from studies.study import AtLeast, Lab, News, StudyError, find_study, known_studies
 from training.cache import Cache
 from training.data import split
+from training.features import FeatureStore
 
 QUICK = {"n_epochs": 1, "image_size": 32, "latent_dim": 4}
 STUDIES = known_studies()
@@ -19,10 +20,13 @@ STUDIES = known_studies()
 @pytest.fixture(scope="module")
 def lab(phantom, tmp_path_factory):
     return Lab(
-        dataset=phantom,
+        store=FeatureStore(
+            phantom,
+            Cache(tmp_path_factory.mktemp("cache")),
+            torch.device("cpu"),
+            say=lambda _: None,
+        ),
         splits=split(phantom.labels, phantom.groups),
-        cache=Cache(tmp_path_factory.mktemp("cache")),
-        device=torch.device("cpu"),
         precision="fp32",
         seed=0,
     )

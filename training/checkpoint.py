@@ -25,7 +25,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 def save_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
     """Write named arrays."""
-    path.write_bytes(safetensors.numpy.save(arrays))
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    path.write_bytes(safetensors.numpy.save(arrays))  # which takes the memory as it lies
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -1,41 +1,47 @@
-"""A detector: trained on healthy images once, then kept with its error maps.
+"""A detector: fitted on healthy images once, then kept.
 
-Owns what identifies a training, what it is trained and validated on, and the folder that keeps
-it. Knows nothing of the network inside (any module of `models` whose `build` returns something
-with an `error_map` is a detector), of heads or of studies.
+Owns what identifies a fit, what it learns from and is validated on, and the folder that keeps it.
+Knows nothing of the network inside (any module of `models` whose `build` returns something with an
+`error_map` is a detector), of heads or of studies.
 """
 
 import inspect
 import json
 import pkgutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache as remember
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
-from torch import nn
 
 import models
-from training import checkpoint, error_maps, loop
-from training.cache import Cache, code_digest, make_key
-from training.data import Dataset, Splits
-from training.error_maps import ErrorMaps
+from models import error_mapper
+from models.error_mapper import ErrorMapper, Flip
+from training import checkpoint, error_maps, intensity, loop
+from training.cache import code_digest, make_key
+from training.data import Splits
+from training.error_maps import ErrorMaps, map_images, prepared
+from training.features import FeatureStore
 from training.loop import Training, TrainingError
 
-WEIGHTS, TRAINING, MAPS = "weights.safetensors", "training.json", "error_maps.safetensors"
+WEIGHTS, TRAINING = "weights.safetensors", "training.json"
+# How errors become maps can change after a fit; the grey values that it saw cannot.
+AFTER_FIT = tuple(name for name in error_mapper.DEFAULTS if name != "intensity")
 
 
 @dataclass(frozen=True)
 class DetectorSpec:
     """Which detector, with which hyperparameters; those left out have their defaults.
 
-    The arguments of the detector's `build`, and `n_epochs`, `batch_size` and `patience`.
+    The arguments of the detector's `build`, its SCHEDULE (`n_epochs`, `batch_size`, `patience`),
+    and what every detector has: `intensity`, `flips`, `smoothing`, `brain_mask`, `scaling`.
     """
 
     name: str = "brain_cvae"
@@ -53,76 +59,94 @@ class DetectorSpec:
             )
         return DetectorSpec(self.name, defaults | self.hyperparameters, self.seed)
 
-    def build(self) -> nn.Module:
-        """The untrained module; its weights depend on the seed alone."""
+    def fitted(self) -> dict[str, object]:
+        """The hyperparameters that a fit depends on; the others may change after it."""
+        module = detector_module(self.name)
+        after = {*AFTER_FIT, *getattr(module, "AFTER_FIT", ())}
+        return {n: v for n, v in self.complete().hyperparameters.items() if n not in after}
+
+    def build(self) -> ErrorMapper:
+        """The detector before its fit; its weights depend on the seed alone."""
         module = detector_module(self.name)
         hyperparameters = self.complete().hyperparameters
+        own = inspect.signature(module.build).parameters
         with loop.seeded(self.seed, torch.device("cpu")):
-            return module.build(
-                **{n: v for n, v in hyperparameters.items() if n not in module.SCHEDULE}
+            return ErrorMapper(
+                module.build(**{name: hyperparameters[name] for name in own}),
+                **{name: hyperparameters[name] for name in error_mapper.DEFAULTS},
             )
 
 
 @dataclass(frozen=True)
 class FittedDetector:
-    """A trained detector and where it is kept."""
+    """A fitted detector and where it is kept."""
 
-    key: str
+    key: str  # of the fit: equal keys, equal weights
     folder: Path
     spec: DetectorSpec  # complete
-    module: nn.Module = field(repr=False)
+    mapper: ErrorMapper = field(repr=False)
     history: list[dict[str, float]] = field(repr=False)
-    best_epoch: int
-    seconds: float  # of the training, whenever it was
+    best_epoch: int  # 0 where nothing is trained by gradient
+    seconds: float  # of the fit, whenever it was
     trained: bool  # now; False when it was found in the cache
-    dataset: Dataset = field(repr=False)
-    splits: Splits = field(repr=False)
-    device: torch.device
-    cache: Cache = field(repr=False)
+    store: FeatureStore = field(repr=False)
+
+    @property
+    def map_key(self) -> str:
+        """Equal keys, equal maps."""
+        return make_key(fit=self.key, hyperparameters=self.spec.hyperparameters)
 
     def error_maps(self, indices: np.ndarray) -> ErrorMaps:
-        """Error maps of these images; the whole validation and test splits' are kept on disk."""
-        values = self._kept_maps(indices) if self._is_split(indices) else self._maps(indices)
-        return ErrorMaps(values, self.dataset.labels[indices], self.dataset.groups[indices])
-
-    def reconstructions(self, indices: np.ndarray) -> np.ndarray:
-        """x_hat of these images, float32 (k, h, w) in [0, 1]."""
-        return error_maps.reconstruct(self.module, self.dataset.images[indices], device=self.device)
-
-    def _is_split(self, indices: np.ndarray) -> bool:
-        return any(np.array_equal(indices, split) for split in (self.splits.val, self.splits.test))
-
-    def _maps(self, indices: np.ndarray) -> np.ndarray:
-        return error_maps.scaled_errors(
-            self.module, self.dataset.images[indices], device=self.device
+        """Error maps of these images."""
+        dataset = self.store.dataset
+        values = map_images(
+            self.mapper,
+            dataset.images[indices],
+            device=self.store.device,
+            features=_features(self.mapper, self.spec, self.key, self.store, indices),
         )
+        return ErrorMaps(values, dataset.labels[indices], dataset.groups[indices])
 
-    def _kept_maps(self, indices: np.ndarray) -> np.ndarray:
-        def make(folder: Path) -> None:
-            checkpoint.save_arrays({"values": self._maps(indices)}, folder / MAPS)
+    def reconstructions(self, indices: np.ndarray) -> np.ndarray | None:
+        """x_hat of these images, float32 (k, h, w) in [0, 1]; None from what does not reconstruct.
 
-        entry = f"{self.key}-{make_key(indices=indices.tolist())[:12]}"
-        return checkpoint.load_arrays(self.cache.get_or_make(entry, make) / MAPS)["values"]
+        Images are seen as the detector sees them.
+        """
+        if not hasattr(self.mapper.network, "reconstruct"):
+            return None
+        images = self.store.dataset.images[indices]
+        return error_maps.reconstruct(self.mapper, images, device=self.store.device)
 
 
 def fit_detector(
     spec: DetectorSpec,
-    dataset: Dataset,
     splits: Splits,
+    store: FeatureStore,
     *,
-    device: torch.device,
     precision: str,
-    cache: Cache,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     on_train: Callable[[], None] | None = None,
 ) -> FittedDetector:
-    """Train on the healthy images of `splits.train`, or find what an equal training left.
+    """Fit on the healthy images of `splits.train`, or find what an equal fit left.
 
     Early stopping watches the healthy images of `splits.val`; `val_auroc` is measured on all of
-    it. `on_train` is called before a training starts, `on_epoch` as epochs end; what they raise
-    goes through and nothing is kept. Test images are not touched.
+    it. `on_train` is called before a fit starts, `on_epoch` as epochs end; what they raise goes
+    through and nothing is kept. Test images are not touched. Detectors that this one is made of
+    are fitted first.
     """
     spec = spec.complete()
+    members = {
+        name: fit_detector(
+            DetectorSpec(name, {"intensity": spec.hyperparameters["intensity"]}, spec.seed),
+            splits,
+            store,
+            precision=precision,
+            on_train=on_train,
+        )
+        for name in getattr(spec.build().network, "members", ())
+    }
+    key = _key(spec, splits, store, precision, members)
+    fit = _Fit(spec, splits, store, precision, members, key)
     trained = False
 
     def make(folder: Path) -> None:
@@ -130,30 +154,101 @@ def fit_detector(
         trained = True
         if on_train:
             on_train()
-        module, training = _train(spec, dataset, splits, device, precision, on_epoch)
-        checkpoint.save_weights(module, folder / WEIGHTS)
+        mapper, training = fit.run(on_epoch)
+        checkpoint.save_weights(mapper, folder / WEIGHTS)
         record = {"spec": asdict(spec), **training._asdict()}
         (folder / TRAINING).write_text(json.dumps(record, indent=1))
 
-    key = _key(spec, dataset, splits, device, precision)
-    folder = cache.get_or_make(key, make)
-    module = spec.build()
-    checkpoint.load_weights(module, folder / WEIGHTS)
+    folder = store.cache.get_or_make(key, make)
+    mapper = spec.build()
+    checkpoint.load_weights(mapper, folder / WEIGHTS)
     record = json.loads((folder / TRAINING).read_text())
     return FittedDetector(
         key=key,
         folder=folder,
         spec=spec,
-        module=module.to(device).eval(),
+        mapper=mapper.to(store.device).eval(),
         history=record["history"],
         best_epoch=record["best_epoch"],
         seconds=record["seconds"],
         trained=trained,
-        dataset=dataset,
-        splits=splits,
-        device=device,
-        cache=cache,
+        store=store,
     )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One fit: what it is of, and on which images."""
+
+    spec: DetectorSpec
+    splits: Splits
+    store: FeatureStore
+    precision: str
+    members: dict[str, FittedDetector]
+    key: str
+
+    def run(self, on_epoch) -> tuple[ErrorMapper, Training]:
+        """Learn the grey values, then the network, then how large a healthy error is."""
+        started = time.perf_counter()
+        mapper = DetectorSpec(self.spec.name, self.spec.fitted(), self.spec.seed).build()
+        for name, member in self.members.items():
+            mapper.network.members[name].load_state_dict(member.mapper.state_dict())
+        images, train = self.store.dataset.images, self._healthy(self.splits.train)
+        if mapper.intensity == "histogram":
+            mapper.template.copy_(torch.from_numpy(intensity.learn_template(images[train])))
+        mapper.to(self.store.device)
+        training = self._learn(mapper, train, on_epoch)
+        mapper.reference.copy_(self._reference(mapper))
+        return mapper, training._replace(seconds=time.perf_counter() - started)
+
+    def _learn(self, mapper: ErrorMapper, train: np.ndarray, on_epoch) -> Training:
+        """By gradient, from features, or nothing where the members are all there is to learn."""
+        if hasattr(mapper.network, "train_step"):
+            return self._train(mapper, train, on_epoch)
+        if hasattr(mapper.network, "learn"):
+            groups = torch.from_numpy(self.store.dataset.groups[train])
+            features = self._features(mapper, train)(())
+            device = self.store.device
+            mapper.network.learn(features.to(device).float(), groups.to(device))
+        return Training(best_epoch=0, history=[], seconds=0.0)
+
+    def _train(self, mapper: ErrorMapper, train: np.ndarray, on_epoch) -> Training:
+        dataset, val = self.store.dataset, self.splits.val
+        schedule = {n: self.spec.hyperparameters[n] for n in ("n_epochs", "batch_size", "patience")}
+
+        def val_auroc(network) -> dict[str, float]:
+            maps = map_images(mapper, dataset.images[val], device=self.store.device)
+            return {"val_auroc": float(roc_auc_score(dataset.labels[val], maps.mean(axis=(1, 2))))}
+
+        return loop.fit(
+            mapper.network,
+            prepared(mapper, dataset.images[train]),
+            prepared(mapper, dataset.images[self._healthy(val)]),
+            **schedule,
+            seed=self.spec.seed,
+            device=self.store.device,
+            precision=self.precision,
+            monitor=val_auroc,
+            on_epoch=on_epoch,
+        )
+
+    def _reference(self, mapper: ErrorMapper) -> torch.Tensor:
+        """The largest error of a healthy validation image, on average; of the network's own maps.
+
+        On training images a memory would find the images themselves.
+        """
+        healthy = self._healthy(self.splits.val)
+        features = self._features(mapper, healthy)
+        errors = error_maps.raw_errors(
+            mapper, self.store.dataset.images[healthy], device=self.store.device, features=features
+        )
+        return errors.amax(dim=(1, 2, 3)).mean().clamp(min=torch.finfo(torch.float32).tiny)
+
+    def _features(self, mapper: ErrorMapper, indices: np.ndarray):
+        return _features(mapper, self.spec, self.key, self.store, indices)
+
+    def _healthy(self, indices: np.ndarray) -> np.ndarray:
+        return indices[self.store.dataset.labels[indices] == 0]
 
 
 @remember
@@ -178,40 +273,46 @@ def _builds_detector(module: ModuleType) -> bool:
 
 def _defaults(module: ModuleType) -> dict[str, object]:
     arguments = inspect.signature(module.build).parameters
-    return {name: argument.default for name, argument in arguments.items()} | module.SCHEDULE
+    own = {name: argument.default for name, argument in arguments.items()}
+    return own | module.SCHEDULE | error_mapper.DEFAULTS | getattr(module, "MAPPING", {})
 
 
-def _key(spec, dataset, splits, device, precision) -> str:
-    return make_key(
-        **asdict(spec),
-        data=dataset.digest,
-        indices=[splits.train.tolist(), splits.val.tolist()],
-        device=device.type,
-        precision=precision,
-        code=code_digest(detector_module(spec.name), loop, error_maps, inspect.getmodule(_key)),
-    )
+def _features(
+    mapper: ErrorMapper, spec: DetectorSpec, key: str, store: FeatureStore, indices: np.ndarray
+) -> Callable[[Flip], torch.Tensor] | None:
+    """What the network extracts of these images, where it extracts features."""
+    if not hasattr(mapper.network, "extract"):
+        return None
+    extraction = _extraction(mapper, spec, key)
+    return lambda flip: store.of(mapper, extraction, indices, flip)
 
 
-def _train(spec, dataset, splits, device, precision, on_epoch) -> tuple[nn.Module, Training]:
-    val_labels = dataset.labels[splits.val]
-    val_images = dataset.images[splits.val]
-    train_healthy = splits.train[dataset.labels[splits.train] == 0]
+def _extraction(mapper: ErrorMapper, spec: DetectorSpec, key: str) -> str:
+    """A name for all that the features depend on but images and flip."""
+    if len(mapper.network.members):
+        return key
+    module = detector_module(spec.name)
+    chosen = {name: spec.hyperparameters[name] for name in (*module.EXTRACTION, "intensity")}
+    return make_key(detector=spec.name, template=mapper.template.tolist(), **chosen)
 
-    def val_auroc(module: nn.Module) -> dict[str, float]:
-        errors = error_maps.scaled_errors(module, val_images, device=device)
-        return {"val_auroc": float(roc_auc_score(val_labels, errors.mean(axis=(1, 2))))}
 
-    module = spec.build()
-    schedule = {name: spec.hyperparameters[name] for name in ("n_epochs", "batch_size", "patience")}
-    training = loop.fit(
-        module,
-        dataset.images[train_healthy],
-        val_images[val_labels == 0],
-        **schedule,
-        seed=spec.seed,
-        device=device,
-        precision=precision,
-        monitor=val_auroc,
-        on_epoch=on_epoch,
-    )
-    return module, training
+def _key(
+    spec: DetectorSpec,
+    splits: Splits,
+    store: FeatureStore,
+    precision: str,
+    members: dict[str, FittedDetector],
+) -> str:
+    parts: dict[str, Any] = {
+        "name": spec.name,
+        "hyperparameters": spec.fitted(),
+        "seed": spec.seed,
+        "data": store.dataset.digest,
+        "indices": [splits.train.tolist(), splits.val.tolist()],
+        "device": store.device.type,
+        "precision": precision,
+        "members": [member.key for member in members.values()],
+    }
+    mine = inspect.getmodule(_key)
+    code = (detector_module(spec.name), error_mapper, loop, error_maps, intensity, mine)
+    return make_key(**parts, code=code_digest(*code))

@@ -5,15 +5,15 @@ from itertools import zip_longest
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_segmentation_masks, make_grid
 
 TILE = 192  # px; half as large again as the 128 px that the detector sees
 GAP, FRAME, CAPTION, HEADER = 18, 5, 30, 78
-CAPTIONS = ("original", "reconstruction", "error map", "called tumour")
 CLASSES = ("no tumour", "tumour")
 INK, MUTED, RIGHT, WRONG, MASK = "#1f2933", "#66727f", "#2f9e6e", "#d1373f", "#00c2ff"
+OUTLINE, CROSS = "#ffd43b", "#7dff8a"
 
 
 def choose_examples(labels, scores, *, seed: int = 0, n: int = 8) -> np.ndarray:
@@ -34,44 +34,78 @@ def choose_examples(labels, scores, *, seed: int = 0, n: int = 8) -> np.ndarray:
 
 def sample_grid(
     images: np.ndarray,
-    reconstructions: np.ndarray,
+    reconstructions: np.ndarray | None,
     error_maps: np.ndarray,
     masks: np.ndarray,
     labels: np.ndarray,
     predicted: np.ndarray,
     *,
     scores: np.ndarray,
+    outlines: np.ndarray | None = None,
 ) -> Image.Image:
     """One card an image: original, reconstruction, error map, and the pixels called tumour.
 
     Images without a tumour stand on the left, those with one on the right, in the order given;
-    the frame is green where the head is right and red where it is wrong.
+    the frame is green where the head is right and red where it is wrong. The published outline is
+    a yellow line on the original and on the pixels called tumour, and a cross marks the first of
+    the error map's largest values; a constant map has none.
 
-    images uint8, reconstructions and error_maps float in [0, 1], masks bool, all (n, h, w).
+    images uint8, reconstructions and error_maps float in [0, 1], masks and outlines bool, all
+    (n, h, w). Without reconstructions a card has three tiles; an outline that is not known is
+    all False.
     """
-    halves = ([], [])
+    n = len(images)
+    outlines = np.zeros(masks.shape, dtype=bool) if outlines is None else outlines
+    reconstructions = [None] * n if reconstructions is None else reconstructions
+    halves, captions = ([], []), ()
     for label, answer, score, *maps in zip(
-        labels, predicted, scores, images, reconstructions, error_maps, masks, strict=True
+        labels, predicted, scores, images, reconstructions, error_maps, masks, outlines, strict=True
     ):
-        halves[int(label)].append(_card(_tiles(*maps), label, answer, score))
+        tiles = _tiles(*maps)
+        captions = tuple(tiles)
+        halves[int(label)].append(_card(list(tiles.values()), label, answer, score))
     blank = torch.full_like(next(card for half in halves for card in half), 255)
     cards = [card for row in zip_longest(*halves, fillvalue=blank) for card in row]
-    return _with_header(make_grid(cards, nrow=2, padding=GAP, pad_value=255))
+    grid = make_grid(cards, nrow=2, padding=GAP, pad_value=255)
+    return _with_header(grid, captions, has_outlines=bool(np.any(outlines)))
 
 
-def _tiles(image, reconstruction, error_map, mask) -> list[torch.Tensor]:
-    """The four pictures of a card, uint8 (3, TILE, TILE) each."""
-    original = _grey(image)
+def _tiles(image, reconstruction, error_map, mask, outline) -> dict[str, torch.Tensor]:
+    """The pictures of a card under their captions, uint8 (3, TILE, TILE) each."""
+    original = _enlarged(_grey(image))
+    called = _as_tensor(original)
+    inside = cv2.resize(mask.astype(np.uint8), (TILE, TILE), interpolation=cv2.INTER_NEAREST) == 1
+    called = draw_segmentation_masks(called, torch.from_numpy(inside), alpha=0.55, colors=MASK)
+    tiles = {"original": _as_tensor(_outlined(original, outline))}
+    if reconstruction is not None:
+        tiles["reconstruction"] = _as_tensor(_enlarged(_grey(_to_uint8(reconstruction))))
+    tiles["error map"] = _as_tensor(_heat(error_map))
+    tiles["called tumour"] = _as_tensor(_outlined(called.permute(1, 2, 0).numpy(), outline))
+    return tiles
+
+
+def _heat(error_map: np.ndarray) -> np.ndarray:
+    """The error map in colours, a cross on its largest value: uint8 (TILE, TILE, 3)."""
     heat = cv2.applyColorMap(_to_uint8(error_map), cv2.COLORMAP_INFERNO)
-    heat = cv2.cvtColor(heat, cv2.COLOR_BGR2RGB)
-    size = (TILE, TILE)
-    mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) == 1
-    original, x_hat, heat = (
-        torch.from_numpy(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)).permute(2, 0, 1)
-        for picture in (original, _grey(_to_uint8(reconstruction)), heat)
+    heat = _enlarged(cv2.cvtColor(heat, cv2.COLOR_BGR2RGB))
+    if error_map.max() == error_map.min():
+        return heat
+    row, column = np.unravel_index(np.argmax(error_map), error_map.shape)
+    scale = TILE / len(error_map)
+    center = round((column + 0.5) * scale), round((row + 0.5) * scale)
+    for color, width in (("black", 5), (CROSS, 2)):
+        cv2.drawMarker(heat, center, ImageColor.getrgb(color), cv2.MARKER_CROSS, 17, width)
+    return heat
+
+
+def _outlined(picture: np.ndarray, outline: np.ndarray) -> np.ndarray:
+    """The picture with the border of `outline` as a thin line: uint8 (TILE, TILE, 3)."""
+    smooth = cv2.resize(outline.astype(np.float32), (TILE, TILE), interpolation=cv2.INTER_LINEAR)
+    borders, _ = cv2.findContours(
+        (smooth > 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
-    overlay = draw_segmentation_masks(original, torch.from_numpy(mask), alpha=0.55, colors=MASK)
-    return [original, x_hat, heat, overlay]
+    color = ImageColor.getrgb(OUTLINE)
+    return cv2.polylines(picture.copy(), borders, True, color, 2, cv2.LINE_AA)
 
 
 def _card(tiles, label, answer, score) -> torch.Tensor:
@@ -90,8 +124,10 @@ def _card(tiles, label, answer, score) -> torch.Tensor:
     return pil_to_tensor(card)
 
 
-def _with_header(grid: torch.Tensor) -> Image.Image:
-    """The grid below its class names and column captions."""
+def _with_header(
+    grid: torch.Tensor, captions: tuple[str, ...], *, has_outlines: bool
+) -> Image.Image:
+    """The grid below its class names, the key to its marks, and column captions."""
     cards = to_pil_image(grid)
     page = Image.new("RGB", (cards.width, cards.height + HEADER), "white")
     page.paste(cards, (0, HEADER))
@@ -100,14 +136,42 @@ def _with_header(grid: torch.Tensor) -> Image.Image:
     for column, name in enumerate(CLASSES):
         left = GAP + column * (card_width + GAP)
         draw.text((left, 44), name, fill=INK, font=_font(30), anchor="ls")
-        for position, caption in enumerate(CAPTIONS):
+        for position, caption in enumerate(captions):
             center = left + FRAME + TILE // 2 + position * (TILE + FRAME)
             draw.text((center, HEADER + 8), caption, fill=MUTED, font=_font(19), anchor="ms")
+    _draw_key(draw, cards.width - GAP, has_outlines=has_outlines)
     return page
+
+
+def _draw_key(draw: ImageDraw.ImageDraw, right: int, *, has_outlines: bool) -> None:
+    """What the cross and the line mean, written leftwards from `right`."""
+    font, middle = _font(19), 36
+    words = "largest error"
+    left = right - draw.textlength(words, font)
+    draw.text((left, middle), words, fill=MUTED, font=font, anchor="lm")
+    center = left - 16
+    for color, reach, width in (("black", 9, 5), (CROSS, 8, 2)):
+        draw.line((center - reach, middle, center + reach, middle), fill=color, width=width)
+        draw.line((center, middle - reach, center, middle + reach), fill=color, width=width)
+    if not has_outlines:
+        return
+    words = "published outline"
+    left = center - 40 - draw.textlength(words, font)
+    draw.text((left, middle), words, fill=MUTED, font=font, anchor="lm")
+    draw.line((left - 34, middle, left - 8, middle), fill=OUTLINE, width=4)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
+
+
+def _enlarged(picture: np.ndarray) -> np.ndarray:
+    return cv2.resize(picture, (TILE, TILE), interpolation=cv2.INTER_CUBIC)
+
+
+def _as_tensor(picture: np.ndarray) -> torch.Tensor:
+    """uint8 (h, w, 3) -> (3, h, w)."""
+    return torch.from_numpy(picture).permute(2, 0, 1)
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -24,13 +24,14 @@ class TrainingError(RuntimeError):
 
 
 class Trainable(Protocol):
-    """An `nn.Module` with its optimizer. x is float (b, 1, h, w) in [0, 1]."""
+    """An `nn.Module` with its optimizer. x is float (b, 1, h, w) in [0, 1].
+
+    One that has `reconstruct(x) -> x_hat` is refused when its reconstructions have collapsed.
+    """
 
     def train_step(self, x: Tensor) -> dict[str, Tensor]: ...
 
     def eval_step(self, x: Tensor) -> dict[str, Tensor]: ...
-
-    def reconstruct(self, x: Tensor) -> Tensor: ...
 
 
 class Training(NamedTuple):
@@ -82,7 +83,8 @@ def fit(
             if epoch - best_epoch >= patience:
                 break
     module.load_state_dict(best_weights)
-    _check_collapse(module, val)
+    if hasattr(module, "reconstruct"):
+        _check_collapse(module, val)
     return Training(best_epoch, history, time.perf_counter() - started)
 
 

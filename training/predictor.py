@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
-from torch import nn
 
+from models.error_mapper import ErrorMapper
 from models.heads import HEADS
 from training import checkpoint
 from training.data import preprocess
 from training.detector import DetectorSpec
-from training.error_maps import scaled_errors
+from training.error_maps import map_images
 
 PREDICTOR, WEIGHTS, HEAD = "predictor.json", "weights.safetensors", "head.safetensors"
 VERSIONED = ("torch", "numpy", "scikit-learn", "opencv-python-headless")
@@ -31,7 +31,7 @@ class Predictor:
 
     preprocess: str  # "head" or "paper"
     spec: DetectorSpec
-    module: nn.Module
+    mapper: ErrorMapper
     head: BaseEstimator
     device: torch.device
 
@@ -49,14 +49,14 @@ class Predictor:
         if len(images) == 0:
             return pd.DataFrame({"label": np.empty(0, np.int64), "score": np.empty(0)})
         frames = np.stack([preprocess(image, self.preprocess) for image in images])
-        errors = scaled_errors(self.module, frames, device=self.device)
+        errors = map_images(self.mapper, frames, device=self.device)
         labels, scores = self.head.predict(errors), self.head.decision_function(errors)
         return pd.DataFrame({"label": labels, "score": scores})
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads: two files of arrays and one of text."""
         self.save_head(folder)
-        checkpoint.save_weights(self.module, folder / WEIGHTS)
+        checkpoint.save_weights(self.mapper, folder / WEIGHTS)
 
     def save_head(self, folder: Path) -> None:
         """The same without the weights, for a predictor whose network is kept elsewhere."""
@@ -77,15 +77,15 @@ class Predictor:
         folder = Path(folder)
         description = json.loads((folder / PREDICTOR).read_text())
         spec = DetectorSpec(**description["detector"])
-        module = spec.build()
-        checkpoint.load_weights(module, folder / WEIGHTS)
+        mapper = spec.build()
+        checkpoint.load_weights(mapper, folder / WEIGHTS)
         head = HEADS[description["head"]["name"]](**description["head"]["params"])
         for name, value in checkpoint.load_arrays(folder / HEAD).items():
             setattr(head, name, value if value.ndim else value.item())
         return cls(
             preprocess=description["preprocess"],
             spec=spec,
-            module=module.to(device).eval(),
+            mapper=mapper.to(device).eval(),
             head=head,
             device=torch.device(device),
         )
