@@ -140,7 +140,7 @@ def make_table(settings: Settings, selection: Selection) -> bool:
     board = Board(splits, open_storage(settings.storage_url), stem)
     cells = list(board.cells.values())
     left = [cell for cell in cells if selection.holds(cell) and not cell.is_done]
-    print(plan(left, cells))
+    print(plan(left, cells), flush=True)
     is_finished = run_cells(left, board)
     page = board.write()
     show_markdown(as_markdown(board.tables()))
@@ -258,7 +258,7 @@ def plan(left: list[Cell], cells: list[Cell]) -> str:
         return "Every cell is done."
     seconds = seconds_left(left, cells)
     time = f"about {format_seconds(seconds)}" if seconds else "the first will show how long each is"
-    return f"{len(left)} of {len(cells)} cells are left ({time}). Ctrl-C stops between trials."
+    return f"Cells left: {len(left)} of {len(cells)} ({time}). Ctrl-C stops; nothing done is lost."
 
 
 def seconds_left(left: list[Cell], cells: list[Cell]) -> float | None:
@@ -296,7 +296,7 @@ def run_cells(left: list[Cell], board: Board) -> bool:
                 return False
             rest = seconds_left(left[number:], list(board.cells.values()))
             time = "" if rest is None else f" (about {format_seconds(rest)} left)"
-            print(f"[{number}/{len(left)}] {outcome(seen)}{time}")
+            print(f"[{number}/{len(left)}] {outcome(seen)}{time}", flush=True)
         return True
     return False
 

@@ -211,7 +211,7 @@ def test_one_command_fills_the_table_and_a_second_runs_nothing(columns, settings
     columns(quick_study("first"), quick_study("second"))
     assert make_table(settings, Selection())
     said = capsys.readouterr().out
-    assert "4 of 4 cells are left" in said and "[4/4] brain_cvae with second, paper split" in said
+    assert "Cells left: 4 of 4" in said and "[4/4] brain_cvae with second, paper split" in said
     assert (
         "trial 0" not in said
         and "trial 0" in (settings.root / "reports" / "table-slices.log").read_text()
