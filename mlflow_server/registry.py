@@ -5,6 +5,7 @@ Knows neither what is in the folder nor which model deserves to be registered.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from mlflow_server import pyfunc_model
-from mlflow_server.connection import connect, tracking_errors
+from mlflow_server.connection import TrackingError, connect, tracking_errors
 
 NO_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
@@ -120,6 +121,21 @@ def load_model(tracking_uri: str, uri: str) -> mlflow.pyfunc.PyFuncModel:
     mlflow.set_tracking_uri(tracking_uri)
     with tracking_errors(f"Loading {uri}"), _pickle_refused():
         return mlflow.pyfunc.load_model(uri)
+
+
+def version_tags(tracking_uri: str, uri: str) -> dict[str, str]:
+    """The tags of the version at `models:/<name>@<alias>` or `models:/<name>/<version>`."""
+    named = re.fullmatch(r"models:/([^@/]+)([@/])(.+)", uri)
+    if named is None:
+        raise TrackingError(
+            f"MODEL must be models:/<name>@<alias> or models:/<name>/<version>, got {uri}."
+        )
+    name, mark, which = named.groups()
+    client = connect(tracking_uri)
+    with tracking_errors(f"Looking for {uri}"):
+        if mark == "@":
+            return dict(client.get_model_version_by_alias(name, which).tags)
+        return dict(client.get_model_version(name, which).tags)
 
 
 def _logged_model(client: MlflowClient, run: Run, name: str) -> LoggedModel | None:

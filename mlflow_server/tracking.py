@@ -303,6 +303,11 @@ class Tracking:
         with tracking_errors(f"Reading the tags of run {run_id}"):
             return dict(self._client.get_run(run_id).data.tags)
 
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """A run's metrics, the last value of each."""
+        with tracking_errors(f"Reading the metrics of run {run_id}"):
+            return dict(self._client.get_run(run_id).data.metrics)
+
     def log_artifacts(self, run_id: str, folder: Path, path: str | None = None) -> None:
         """Log a folder whole, at the run's root or below `path`."""
         with tracking_errors(f"Logging {folder} to run {run_id}"):
