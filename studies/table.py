@@ -266,7 +266,7 @@ def seconds_left(left: list[Cell], cells: list[Cell]) -> float | None:
 
     A head without any has the slowest of the others'; None where no head has.
     """
-    paces = {head: _pace(cells, head) for head in {cell.head for cell in left}}
+    paces = {head: _pace(cells, head) for head in {cell.head for cell in cells}}
     known = [pace for pace in paces.values() if pace is not None]
     if not known:
         return None
