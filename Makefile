@@ -38,6 +38,19 @@ table: $(VENV)/ready ## Search every detector under every head: [TRIALS=25] [SPL
 		$(call option,DATA,data) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
 		$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,LABEL,label)
 
+.PHONY: evidence
+evidence: $(VENV)/ready ## Repeat a study over splits, with controls: STUDY= [SPLITS=5] [DETECTOR=] [TRIALS=]
+	@$(RUN) -m studies evidence '$(STUDY)' $(call option,SPLITS,splits) $(call option,TRIALS,trials) \
+		$(call option,SEED,seed) $(call option,DATA,data) $(call option,SPLIT,split) \
+		$(call option,PREPROCESS,preprocess) $(call option,DETECTOR,detector) \
+		$(call option,DEVICE,device) $(call option,LABEL,label)
+
+.PHONY: external
+external: $(VENV)/ready ## Try a registered model on other images: DATA=<folder> [MODEL=models:/<name>@<alias>] [STUDY=]
+	@$(RUN) -m studies external '$(DATA)' $(call option,MODEL,model) $(call option,STUDY,study) \
+		$(call option,SEED,seed) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
+		$(call option,DETECTOR,detector) $(call option,LABEL,label)
+
 .PHONY: studies
 studies: $(VENV)/ready ## List the studies, a line each
 	@$(RUN) -m studies list

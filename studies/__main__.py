@@ -1,4 +1,4 @@
-"""The command line: `python -m studies run|table|list|ui`.
+"""The command line: `python -m studies run|table|evidence|external|list|ui`.
 
 It reads arguments and environment, and turns what is wrong with the input into one sentence and
 exit status 2.
@@ -18,6 +18,8 @@ import optuna
 from optuna.exceptions import StorageInternalError
 
 from mlflow_server import TrackingError, local_uri
+from studies.evidence import N_SPLITS, make_evidence
+from studies.external import default_model, try_elsewhere
 from studies.runner import run
 from studies.settings import Settings
 from studies.study import StudyError, find_study, known_studies
@@ -81,6 +83,38 @@ def fill_table(options: argparse.Namespace) -> int:
     return 0 if make_table(settings, selection) else INTERRUPTED
 
 
+def gather_evidence(options: argparse.Namespace) -> int:
+    """`evidence`: a study over several splits, with controls."""
+    settings = Settings(
+        **places(),
+        trials=options.trials,
+        seed=options.seed,
+        data=options.data,
+        split=options.split,
+        preprocess=options.preprocess,
+        detector=options.detector,
+        device=options.device,
+        label=options.label,
+    )
+    done = make_evidence(find_study(options.study), settings, options.splits)
+    return 0 if done else INTERRUPTED
+
+
+def answer_elsewhere(options: argparse.Namespace) -> int:
+    """`external`: a registered model on a folder of other images."""
+    settings = Settings(
+        **places(),
+        seed=options.seed,
+        split=options.split,
+        preprocess=options.preprocess,
+        detector=options.detector,
+        label=options.label,
+    )
+    model = options.model or default_model(find_study(options.study), settings)
+    try_elsewhere(Path(options.folder), model, settings)
+    return 0
+
+
 def list_studies(options: argparse.Namespace) -> int:
     """`list`: a line a study."""
     for study in known_studies().values():
@@ -94,7 +128,14 @@ def show_ui(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": run_study, "table": fill_table, "list": list_studies, "ui": show_ui}
+COMMANDS = {
+    "run": run_study,
+    "table": fill_table,
+    "evidence": gather_evidence,
+    "external": answer_elsewhere,
+    "list": list_studies,
+    "ui": show_ui,
+}
 
 
 def places() -> dict:
@@ -132,6 +173,22 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument("--detector", help="the only row to run")
     table.add_argument("--study", help="the only column to run")
     add_surroundings(table)
+    evidence = commands.add_parser("evidence", help="repeat a study over splits, with controls")
+    evidence.add_argument("study", help="a name that `list` shows")
+    evidence.add_argument("--splits", type=count("SPLITS", 1), default=N_SPLITS, help="how many")
+    evidence.add_argument("--trials", type=count("TRIALS", 1), help="of each split's study")
+    evidence.add_argument("--split", default="grouped", choices=SPLITS)
+    evidence.add_argument("--detector", default="brain_cvae", help="a detector's name, or search")
+    add_surroundings(evidence)
+    external = commands.add_parser("external", help="a registered model on other images")
+    external.add_argument("folder", help="with yes/ or no/ or both")
+    external.add_argument("--model", help="models:/<name>@<alias>; else the study's candidate")
+    external.add_argument("--study", default="global_kmeans", help="whose candidate")
+    external.add_argument("--split", default="grouped", choices=SPLITS)
+    external.add_argument("--detector", default="brain_cvae")
+    external.add_argument("--seed", type=count("SEED", 0), default=0)
+    external.add_argument("--preprocess", default="head", choices=["head", "paper"])
+    external.add_argument("--label", default="")
     commands.add_parser("list", help="the studies there are")
     ui = commands.add_parser("ui", help="open the tracking server")
     ui.add_argument("--port", type=count("PORT", 1), default=5000)

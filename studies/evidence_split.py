@@ -1,0 +1,174 @@
+"""Every method's answers on the test split of one concluded study.
+
+Owns which methods stand beside the study's own, and that each is asked once for each split. How
+the study came to its best trial is the runner's; what the answers are worth over several splits is
+not known here.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from studies.control_runs import CONTROLS
+from studies.finish import read_answers, score_floors, test_looks
+from studies.record import FAILED
+from studies.runner import open_search, trials_in
+from studies.session import Session
+from studies.storage import best_feasible, open_storage
+from studies.study import Candidate, News, StudyError
+from training import controls
+from training.cache import code_digest
+from training.controls import file_geometry
+from training.floors import Scored, evaluate_scored
+from training.localization import Localization, localize
+from training.metrics import recall_threshold
+
+RECALL_FLOOR = 0.90  # of the lower bound; our choice: what about 50 groups of tumours can show
+HIGHER_RECALL_FLOOR = 0.95
+RECALL_THRESHOLD = "recall_threshold"  # the name of the method under that threshold
+
+
+@dataclass(frozen=True)
+class Split:
+    """What one split gave: the answers by name, and how they came to be."""
+
+    seed: int
+    n_trials: int
+    params: dict[str, object]  # of the best trial
+    looks: int  # how often a trial of this study was scored on test
+    answers: dict[str, Scored]  # by row
+    localization: Localization | None
+    threshold_note: str  # what a recall floor took on validation
+
+
+def ask_file_geometry(session: Session) -> Scored:
+    """What the files' sizes give away on this split."""
+    lab = session.lab
+    return file_geometry(lab.dataset, lab.splits, seed=lab.seed)
+
+
+# Further rows, asked once for each split; a reference may have a test set of its own.
+CONFOUNDS: dict[str, Callable[[Session], Scored]] = {"file_geometry": ask_file_geometry}
+REFERENCES: dict[str, Callable[[Session], Scored]] = {}
+
+
+def score_split(session: Session) -> Split:
+    """Every method's answers on the test split of a concluded study."""
+    search = open_search(session, open_storage(session.settings.storage_url))
+    best = best_feasible(search)
+    if best is None:
+        raise StudyError(
+            f"No trial of '{session.name}' keeps the constraints on validation, so its test split "
+            "has no answer and there is nothing to average. Ask for more TRIALS."
+        )
+    method = read_answers(session.study.name, test_answers(session, best))
+    candidate = session.study.fit(best.params, session.lab, News())
+    operating, note = operating_point(session, candidate, method)
+    others = {name: once(session, name, ask) for name, ask in (CONFOUNDS | REFERENCES).items()}
+    return Split(
+        seed=session.lab.seed,
+        n_trials=n_ended(search),
+        params=best.params,
+        looks=len(test_looks(search)),
+        answers={
+            method.name: method,
+            **({operating.name: operating} if operating else {}),
+            **{floor.name: floor for floor in score_floors(session)},
+            **others,
+            **score_controls(session, best),
+        },
+        localization=locate(session, best, candidate),
+        threshold_note=note,
+    )
+
+
+def operating_point(
+    session: Session, candidate: Candidate, method: Scored
+) -> tuple[Scored | None, str]:
+    """The method under a threshold at which validation shows a recall, and what more would take.
+
+    Not the recall but its lower bound over groups of near-copies keeps the floor. None where
+    validation has too few tumours to show it.
+    """
+    maps = session.lab.validation_maps(candidate.detector)
+    scores, _ = candidate.answer(maps)
+
+    def under(floor: float) -> Scored:
+        threshold = recall_threshold(maps.labels, scores, floor=floor, groups=maps.groups)
+        predicted = (method.scores >= threshold).astype(np.int64)
+        return evaluate_scored(
+            RECALL_THRESHOLD, method.labels, method.groups, method.scores, predicted
+        )
+
+    point = None
+    try:
+        point = under(RECALL_FLOOR)
+        higher = under(HIGHER_RECALL_FLOOR).metrics
+    except ValueError as too_few:
+        return point, str(too_few)
+    return point, f"recall {higher['recall']:.3f}, specificity {higher['specificity']:.3f}"
+
+
+def score_controls(session: Session, best: FrozenTrial) -> dict[str, Scored]:
+    """The chosen configuration, fitted anew where there is nothing to learn."""
+    code = code_digest(controls)[:8]
+    return {
+        name: replace(
+            once(
+                session,
+                f"{name}-{best.number}-{code}",
+                lambda session, ask=ask: ask(session, best.params),
+            ),
+            name=name,
+        )
+        for name, ask in CONTROLS.items()
+    }
+
+
+def once(session: Session, name: str, ask: Callable[[Session], Scored]) -> Scored:
+    """A method's answers on this study's split: read where they are kept, else asked for."""
+    path = session.folder / "evidence_answers" / f"{name}.csv"
+    if not path.exists():
+        scored = ask(session)
+        table = pd.DataFrame(
+            {
+                "label": scored.labels,
+                "group": scored.groups,
+                "score": scored.scores,
+                "predicted": scored.predicted,
+            }
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False)
+    return read_answers(name, path)
+
+
+def locate(session: Session, best: FrozenTrial, candidate: Candidate) -> Localization | None:
+    """Where the best trial sees the outlined tumours of the test split; kept as it is computed."""
+    path = session.folder / "evidence_answers" / f"localization-{best.number}.json"
+    if not path.exists():
+        maps = session.lab.test_maps(candidate.detector)
+        masks = session.lab.dataset.masks[session.lab.splits.test]
+        predicted = candidate.head.mask(maps.values)
+        found = localize(maps.values, predicted, masks, maps.groups, seed=session.lab.seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(found) if found else None))
+    kept = json.loads(path.read_text())
+    return Localization(**kept) if kept else None
+
+
+def n_ended(search: optuna.Study) -> int:
+    """How many trials came to an end of their own: not those that were interrupted."""
+    failed = [trial for trial in trials_in(search, TrialState.FAIL) if FAILED in trial.user_attrs]
+    return len(trials_in(search, TrialState.COMPLETE, TrialState.PRUNED)) + len(failed)
+
+
+def test_answers(session: Session, best: FrozenTrial) -> Path:
+    """Where the best trial's answers on test are kept."""
+    return session.folder / "test" / f"trial_{best.number}.csv"
