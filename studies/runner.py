@@ -52,6 +52,7 @@ def run(study: Study, settings: Settings) -> bool:
     settings.root.mkdir(parents=True, exist_ok=True)
     search = open_search(session, open_storage(settings.storage_url))
     fail_dead_trials(search)
+    enqueue_first(session.study, search)
     record = open_record(session, search)
     ending = run_trials(session, search, record)
     finish(session, search, record, interrupted=ending.interrupted)
@@ -71,6 +72,13 @@ def open_search(session: Session, storage: BaseStorage) -> optuna.Study:
         pruner=session.study.pruner,
         seed=session.settings.seed,
     )
+
+
+def enqueue_first(study: Study, search: optuna.Study) -> None:
+    """Have a new search begin with the points that the study knows."""
+    if not search.get_trials(deepcopy=False):
+        for params in study.first:
+            search.enqueue_trial(params)
 
 
 class Ending(NamedTuple):
@@ -101,7 +109,7 @@ def run_trials(session: Session, search: optuna.Study, record: Record | None) ->
             search.optimize(
                 runner,
                 n_trials=n_trials,
-                timeout=session.settings.timeout,
+                timeout=session.settings.timeout or session.study.timeout,
                 catch=(TrialFailed,),
                 callbacks=[after_trial, lambda search, _: asked.is_set() and search.stop()],
             )

@@ -102,6 +102,8 @@ class Session:
 
     def _detector(self) -> dict[str, Any]:
         searched = set(self.study.space)
+        if "detector" in searched:
+            return {"name": "searched"}
         complete = DetectorSpec(self.lab.detector).complete().hyperparameters
         fixed = {name: value for name, value in complete.items() if name not in searched}
         return {"name": self.lab.detector, **fixed}

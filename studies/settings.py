@@ -67,8 +67,9 @@ def slug(name: str) -> str:
 
 def check_settings(study: Study, settings: Settings) -> None:
     """Refuse combinations that have no meaning."""
-    if settings.detector != DEFAULT_DETECTOR and study.name in detectors():
+    searches_detectors = "detector" in study.space or study.name in detectors()
+    if settings.detector != DEFAULT_DETECTOR and searches_detectors:
         raise StudyError(
             f"DETECTOR={settings.detector} has no meaning for the study '{study.name}', which "
-            "trains that detector itself. Leave DETECTOR out."
+            "chooses its detector itself. Leave DETECTOR out."
         )

@@ -22,6 +22,7 @@ from training.data import Dataset, Splits
 from training.detector import DetectorSpec, FittedDetector, fit_detector
 from training.error_maps import ErrorMaps
 from training.features import FeatureStore
+from training.localization import score_maps, score_masks
 from training.metrics import evaluate
 
 
@@ -51,6 +52,12 @@ class Candidate(NamedTuple):
         scores = self.head.decision_function(maps.values)
         return scores, (scores >= 0).astype(np.int64)
 
+    def places(self, maps: ErrorMaps, outlines: np.ndarray, outlined: np.ndarray) -> dict:
+        """How well the head's masks agree with the outlines of the images that have one."""
+        if not len(outlined):
+            return {}
+        return score_masks(self.head.mask(maps.values[outlined]), outlines[outlined])
+
 
 @dataclass(frozen=True)
 class News:
@@ -75,6 +82,7 @@ class Lab:
     detector: str = "brain_cvae"
     _detectors: dict[str, FittedDetector] = field(default_factory=dict, repr=False)
     _maps: dict[str, ErrorMaps] = field(default_factory=dict, repr=False)
+    _places: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
 
     @property
     def dataset(self) -> Dataset:
@@ -116,6 +124,13 @@ class Lab:
         """Error maps of the test split, for the end of a study alone."""
         return self._split_maps(detector, "test")
 
+    def validation_places(self, detector: FittedDetector) -> dict[str, float]:
+        """How well the validation maps agree with the outlines; {} where nothing is outlined."""
+        if detector.map_key not in self._places:
+            maps = self.validation_maps(detector).values
+            self._places[detector.map_key] = score_maps(maps, self.dataset.masks[self.splits.val])
+        return self._places[detector.map_key]
+
     def _split_maps(self, detector: FittedDetector, part: str) -> ErrorMaps:
         key = f"{part} {detector.map_key}"
         if key not in self._maps:
@@ -138,6 +153,8 @@ class Study:
     direction: str = "maximize"
     constraints: tuple[AtLeast, ...] = (AtLeast("specificity", 0.5),)
     n_trials: int = 100
+    timeout: float | None = None  # seconds after which no trial begins, unless asked otherwise
+    first: tuple[Params, ...] = ()  # points that are tried before any is suggested
     pruner: BasePruner = field(default_factory=NopPruner)
     reported: str | None = None  # the epochs' metric that the pruner sees
 
@@ -202,10 +219,15 @@ def detector_study(
 
 
 def score_head(candidate: Candidate, lab: Lab) -> dict[str, float]:
-    """Every metric of the fitted head on the validation split."""
+    """Every metric of the fitted head on the validation split, and how well it finds the place."""
     maps = lab.validation_maps(candidate.detector)
     scores, predicted = candidate.answer(maps)
-    return evaluate(maps.labels, predicted, scores)
+    outlined = np.flatnonzero(lab.dataset.has_mask[lab.splits.val])
+    return {
+        **evaluate(maps.labels, predicted, scores),
+        **lab.validation_places(candidate.detector),
+        **candidate.places(maps, lab.dataset.masks[lab.splits.val], outlined),
+    }
 
 
 def score_detector(candidate: Candidate, lab: Lab) -> dict[str, float]:

@@ -13,7 +13,15 @@ from training.cache import Cache
 from training.data import split
 from training.features import FeatureStore
 
-QUICK = {"n_epochs": 1, "image_size": 32, "latent_dim": 4}
+# What makes the training of a study's detector quick.
+TINY = {"n_epochs": 1, "image_size": 32}
+QUICK = {
+    "autoencoder": TINY | {"latent_dim": 4},
+    "denoising_autoencoder": TINY,
+    "synthetic_lesions": TINY,
+    "detector": {"detector": "patch_features", "intensity": "none"},
+}
+HEAD_STUDIES = TINY | {"latent_dim": 4}  # over brain_cvae
 STUDIES = known_studies()
 
 
@@ -62,7 +70,7 @@ def test_a_space_can_be_written_down_and_sampled(study):
 @pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
 def test_a_point_is_fitted_and_scored_on_validation(study, lab):
-    candidate = study.fit({**point(study), **QUICK}, lab, News())
+    candidate = study.fit({**point(study), **QUICK.get(study.name, HEAD_STUDIES)}, lab, News())
     metrics = study.score(candidate, lab)
     assert study.metric in metrics
     assert all(np.isfinite(value) for value in metrics.values())
@@ -73,7 +81,7 @@ def test_a_point_is_fitted_and_scored_on_validation(study, lab):
 @pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
 def test_the_same_point_has_the_same_metrics(study, lab):
-    params = {**point(study), **QUICK}
+    params = {**point(study), **QUICK.get(study.name, HEAD_STUDIES)}
     first, second = (study.score(study.fit(params, lab, News()), lab) for _ in range(2))
     assert first == second
 
@@ -83,7 +91,11 @@ def test_a_hundred_points_over_one_detector_train_one_network(lab):
     trained = []
     study = STUDIES["giaem"]
     for seed in range(100):
-        study.fit({**point(study, seed), **QUICK}, lab, News(on_train=lambda: trained.append(1)))
+        study.fit(
+            {**point(study, seed), **QUICK.get(study.name, HEAD_STUDIES)},
+            lab,
+            News(on_train=lambda: trained.append(1)),
+        )
     assert len(trained) <= 1
 
 

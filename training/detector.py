@@ -274,7 +274,8 @@ def _builds_detector(module: ModuleType) -> bool:
 def _defaults(module: ModuleType) -> dict[str, object]:
     arguments = inspect.signature(module.build).parameters
     own = {name: argument.default for name, argument in arguments.items()}
-    return own | module.SCHEDULE | error_mapper.DEFAULTS | getattr(module, "MAPPING", {})
+    here = module.where_installed() if hasattr(module, "where_installed") else {}
+    return own | here | module.SCHEDULE | error_mapper.DEFAULTS | getattr(module, "MAPPING", {})
 
 
 def _features(

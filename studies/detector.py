@@ -1,0 +1,124 @@
+"""Which detector, seen how, with which decision: one search over all of them.
+
+Detectors that are trained get a short training here: enough to see whether they are worth a study
+of their own. Thresholds are not searched where their best value on validation can be computed.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from sklearn.base import ClassifierMixin
+
+from models.ensemble import AFTER_FIT as WEIGHTS
+from models.heads import HEADS, MapScore
+from models.heads.giaem import best_giaem
+from studies.dbscan import STUDY as DBSCAN
+from studies.global_kmeans import STUDY as GLOBAL_KMEANS
+from studies.space import Params, When
+from studies.study import Candidate, Lab, News, Study, first_line, score_head
+from training.detector import DetectorSpec
+from training.error_maps import ErrorMaps
+from training.floors import best_threshold
+
+SHORT_TRAINING = {"n_epochs": 6}  # our choice: the whole search fits into a quarter of an hour
+SPECIFICITY_FLOOR = 0.5
+
+SPACE = {
+    "detector": CategoricalDistribution(
+        [
+            "patch_features",
+            "ensemble",
+            "synthetic_lesions",
+            "denoising_autoencoder",
+            "autoencoder",
+            "brain_cvae",
+        ]
+    ),
+    "method": When(
+        CategoricalDistribution(["position", "patchcore", "padim"]),
+        "detector",
+        ("patch_features",),
+    ),
+    "layers": When(
+        CategoricalDistribution(["deep", "both", "shallow"]), "detector", ("patch_features",)
+    ),
+    "metric": When(
+        CategoricalDistribution(["whitened", "scaled"]), "detector", ("patch_features",)
+    ),
+    "intensity": When(
+        CategoricalDistribution(["none", "zscore", "histogram"]), "detector", ("patch_features",)
+    ),
+    **{name: When(FloatDistribution(0.0, 1.0), "detector", ("ensemble",)) for name in WEIGHTS},
+    "flips": CategoricalDistribution(["none", "horizontal", "all"]),
+    "smoothing": FloatDistribution(0.0, 8.0),
+    "brain_mask": CategoricalDistribution([False, True]),
+    "scaling": CategoricalDistribution(["healthy", "image"]),
+    "head": CategoricalDistribution(
+        ["map_score", "giaem", "global_kmeans", "image_kmeans", "dbscan"]
+    ),
+    "statistic": When(CategoricalDistribution(["max", "p99", "mean"]), "head", ("map_score",)),
+    "anomaly_threshold": When(GLOBAL_KMEANS.space["anomaly_threshold"], "head", ("global_kmeans",)),
+    "alpha": When(GLOBAL_KMEANS.space["alpha"], "head", ("global_kmeans",)),
+    "eps": When(DBSCAN.space["eps"], "head", ("dbscan",)),
+    "min_samples": When(DBSCAN.space["min_samples"], "head", ("dbscan",)),
+    "tumor_index": When(DBSCAN.space["tumor_index"], "head", ("dbscan", "image_kmeans")),
+}
+
+# Where the search begins: the recipe of models.patch_features as it stands.
+FIRST = {
+    "detector": "patch_features",
+    "method": "position",
+    "layers": "deep",
+    "metric": "whitened",
+    "intensity": "none",
+    "flips": "all",
+    "smoothing": 0.0,
+    "brain_mask": False,
+    "scaling": "healthy",
+    "head": "map_score",
+    "statistic": "max",
+}
+
+
+def fit(params: Params, lab: Lab, news: News) -> Candidate:
+    """The detector of a point, and its head on the validation maps."""
+    name = params["detector"]
+    known = DetectorSpec(name).complete().hyperparameters
+    hyperparameters = {key: params[key] for key in params if key in known}
+    if "n_epochs" in known:
+        hyperparameters |= SHORT_TRAINING
+    detector = replace(lab, detector=name).fit_detector(hyperparameters, news)
+    return Candidate(detector, fit_head(params, lab.validation_maps(detector), seed=lab.seed))
+
+
+def fit_head(params: Params, maps: ErrorMaps, *, seed: int) -> ClassifierMixin:
+    """The head of a point; the best threshold where it can be computed."""
+    if params["head"] == "giaem":
+        return best_giaem(maps.values, maps.labels, specificity_floor=SPECIFICITY_FLOOR)
+    if params["head"] == "map_score":
+        return best_map_score(params["statistic"], maps)
+    head = HEADS[params["head"]]()
+    known = head.get_params()
+    chosen = {key: params[key] for key in params if key in known}
+    seeded = {"seed": seed} if "seed" in known else {}
+    return head.set_params(**chosen, **seeded).fit(maps.values)
+
+
+def best_map_score(statistic: str, maps: ErrorMaps) -> MapScore:
+    """The map score with the threshold that has the best feasible F2 on these maps."""
+    scores = MapScore(statistic, threshold=0.0).fit(maps.values).decision_function(maps.values)
+    threshold, _ = best_threshold(maps.labels, scores, specificity_floor=SPECIFICITY_FLOOR)
+    return MapScore(statistic, threshold=float(np.clip(threshold, 0, 1))).fit(maps.values)
+
+
+STUDY = Study(
+    name="detector",
+    doc=first_line(__doc__),
+    space=SPACE,
+    fit=fit,
+    score=score_head,
+    first=(FIRST,),
+    n_trials=60,
+    timeout=360,
+)
