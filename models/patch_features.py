@@ -195,9 +195,8 @@ def _backbone(name: str) -> tuple[Backbone | None, nn.ModuleDict]:
     """A pretrained network, or none and the detector whose encoder is trained here."""
     if name != TRAINED_HERE:
         return backbones.build_backbone(name), nn.ModuleDict()
-    return None, nn.ModuleDict(
-        {name: ErrorMapper(synthetic_lesions.build(), **synthetic_lesions.MAPPING)}
-    )
+    segmenter = ErrorMapper(synthetic_lesions.build(), **synthetic_lesions.MAPPING)
+    return None, nn.ModuleDict({name: segmenter})
 
 
 def _nearest(patches: Tensor, memory: Tensor) -> Tensor:

@@ -91,11 +91,8 @@ def test_a_hundred_points_over_one_detector_train_one_network(lab):
     trained = []
     study = STUDIES["giaem"]
     for seed in range(100):
-        study.fit(
-            {**point(study, seed), **QUICK.get(study.name, HEAD_STUDIES)},
-            lab,
-            News(on_train=lambda: trained.append(1)),
-        )
+        params = {**point(study, seed), **HEAD_STUDIES}
+        study.fit(params, lab, News(on_train=lambda: trained.append(1)))
     assert len(trained) <= 1
 
 
