@@ -251,6 +251,20 @@ class _Fit:
         return indices[self.store.dataset.labels[indices] == 0]
 
 
+def features_of(
+    spec: DetectorSpec, store: FeatureStore, indices: np.ndarray
+) -> Callable[[Flip], torch.Tensor]:
+    """A frozen network's features of these images under each flip; nothing is fitted.
+
+    Raises TrainingError where the detector's network is trained here.
+    """
+    spec = spec.complete()
+    mapper = spec.build().to(store.device)
+    if not hasattr(mapper.network, "extract") or len(mapper.network.members):
+        raise TrainingError(f"{spec.name} has no frozen features here: its network is trained.")
+    return _features(mapper, spec, "", store, indices)
+
+
 @remember
 def detectors() -> dict[str, ModuleType]:
     """The detectors among the modules of `models`, by name."""
