@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from models.backbones import LITE, is_installed
 from models.error_mapper import FLIPS
 from training.data import split
 from training.detector import DetectorSpec, features_of
@@ -17,6 +18,11 @@ from training.floors import Scored, evaluate_scored
 
 STRENGTHS = (1e-3, 1e-2, 1e-1)  # of scikit-learn's C, chosen by log-loss on validation
 DETECTOR = DetectorSpec("patch_features")
+
+
+def has_frozen_features() -> bool:
+    """Whether the pretrained network that the reference stands on is installed."""
+    return is_installed(LITE)
 
 
 def supervised_reference(store: FeatureStore, *, seed: int, protocol: str = "grouped") -> Scored:
