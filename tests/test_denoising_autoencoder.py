@@ -45,11 +45,11 @@ def test_noise_lies_in_the_head_only():
 
 def test_noise_is_drawn_at_the_coarse_resolution_and_enlarged_between():
     x = torch.ones(1, 1, 64, 64)
-    cells = seeded_noise(x, noise_resolution=4)
-    steps = cells.diff(dim=3).abs()
-    second_differences = cells.diff(n=2, dim=3).abs() > 1e-5
-    assert steps.median() < 0.02  # pixel noise of 0.2 steps by 0.2 in the median
-    assert 0 < second_differences[0, 0].float().mean() < 0.3  # straight between the cells' centres
+    noise = seeded_noise(x, noise_resolution=4)
+    changes = noise.diff(dim=3).abs() > 1e-6
+    bends = noise.diff(n=2, dim=3).abs() > 1e-5
+    assert changes.float().mean() > 0.5  # it is not in steps
+    assert 0 < bends.float().mean() < 0.3  # and straight between the centres of the cells
 
 
 def test_noise_has_the_level_that_is_asked_for():
@@ -68,12 +68,13 @@ def test_noise_is_shifted_by_another_distance_each_time():
     x = torch.ones(1, 1, 64, 64)
     generator = torch.Generator().manual_seed(0)
     module = build(noise_resolution=2)
-
-    def seam() -> int:
-        """The column after which the noise begins anew: where it steps the most."""
-        return int(module.noise(x, generator).diff(dim=3).abs().sum(dim=2).argmax())
-
-    assert len({seam() for _ in range(8)}) > 3
+    seams = set()
+    for _ in range(8):
+        jumps = module.noise(x, generator).diff(dim=3).abs().sum(dim=2).flatten()
+        largest, second = jumps.topk(2).values
+        if largest > 5 * second:  # between cells the noise changes little by little
+            seams.add(int(jumps.argmax()))
+    assert len(seams) > 3
 
 
 def test_training_draws_noise_from_torchs_generator():
@@ -142,13 +143,13 @@ def test_the_positive_error_is_zero_where_the_image_is_darker():
 
 @pytest.mark.parametrize(("value", "kept"), [(1.5, 1.0), (-0.5, 0.0)])
 def test_reconstructions_beyond_the_range_of_images_are_cut(value, kept):
-    module, x = constant(value), slices(1)
+    module, x = constant(value, image_size=128, residual="absolute"), slices(1)
     assert (module.reconstruct(x) == kept).all()
-    assert module.error_map(x).max() <= 1
+    assert torch.equal(module.error_map(x), (x - kept).abs())
 
 
 def test_it_learns_to_remove_noise_and_what_looks_like_noise():
-    module, x = equal_weights(lr=1e-2, base_channels=4, depth=2, residual="absolute"), slices()
+    module, x = equal_weights(lr=5e-3, base_channels=4, depth=2, residual="absolute"), slices()
     before = module.eval_step(x)["loss"]
     for _ in range(100):
         module.train_step(x)
