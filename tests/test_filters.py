@@ -31,9 +31,10 @@ def test_two_tissues_of_equal_size_are_one_spread_from_their_mean():
 def test_a_bright_spot_changes_its_patch_alone():
     x = slices(1)
     x[..., 40, 40] = 1.0
-    patches = FilterBank()(x)[0, LARGEST]
-    assert patches.flatten().argmax() == 2 * 8 + 2
-    assert patches[2, 2] > 3 * patches[5, 5].abs()
+    features = FilterBank()(x)[0]
+    assert features[LARGEST].flatten().argmax() == 2 * 8 + 2
+    assert features[LARGEST, 2, 2] > 3 * features[LARGEST, 5, 5].abs()
+    assert features[SMALLEST, 2, 2] < 0  # the tissue around the spot
 
 
 def test_brightness_and_contrast_do_not_count():
