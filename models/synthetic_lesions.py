@@ -2,8 +2,10 @@
 
 It never sees a tumour: each training image is a healthy slice, distorted, and as a rule with a
 blob of another intensity, texture or image painted in (FPI, Tan et al. 2020; DRAEM, Zavrtanik
-et al. 2021; NSA, Schlueter et al. 2022). The probability of a lesion is the error map. What is
-painted was laid down before any tumour was scored, and not fitted to scores since.
+et al. 2021; NSA, Schlueter et al. 2022). The probability of a lesion is the error map.
+
+What is painted follows those papers and a look at some validation images; it was laid down before
+any tumour was scored, and not fitted to scores since.
 
 Owns the painting, the network and its loss. Knows nothing of files, epochs or precision.
 """
