@@ -128,6 +128,12 @@ def test_the_loss_is_the_mean_of_its_error_whatever_the_residual(loss, residual)
     assert module.train_step(x)["loss"].item() == pytest.approx(error, rel=1e-5)
 
 
+def test_an_untrained_network_tells_images_apart():
+    torch.manual_seed(0)
+    reconstructions = build(image_size=128).reconstruct(slices())
+    assert reconstructions.std(dim=0).mean() > 1e-3
+
+
 def test_reconstructions_repeat_and_draw_no_random_numbers():
     module, x = build(image_size=32), slices()
     state = torch.get_rng_state()

@@ -109,6 +109,12 @@ def test_the_error_is_zero_where_the_reconstruction_equals_the_image(residual):
     assert errors.abs().max() < 1e-6
 
 
+def test_an_untrained_network_tells_images_apart():
+    torch.manual_seed(0)
+    reconstructions = build(depth=4)._cleaned(slices())  # before they are cut to [0, 1]
+    assert reconstructions.std(dim=0).mean() > 5e-3
+
+
 def test_reconstructions_repeat_and_draw_no_random_numbers():
     module, x = build(image_size=32), slices()
     state = torch.get_rng_state()
