@@ -24,6 +24,7 @@ from studies import figures, result_figures
 from studies.figures import NotPlottable
 from studies.result_figures import Surface
 from training.floors import Scored
+from training.localization import MEASURES, Localization
 
 TILES = ("f2", "recall", "specificity", "auroc")
 COLUMNS = ("f2", "recall", "specificity", "precision", "auroc", "auprc", "accuracy", "macro_f1")
@@ -46,6 +47,7 @@ class ReportInput:
     surface: Surface | None  # of GIAEM alone
     grids: dict[str, Image.Image]  # by caption
     facts: dict[str, str]
+    localization: Localization | None = None  # of the winner on outlined test images
 
 
 class Plot(NamedTuple):
@@ -79,6 +81,7 @@ def build_report(report: ReportInput) -> str:
         Section("search", "The search", _plots("search", _search_plots(report))),
         Section("surface", "The exact surface", _plots("surface", _surface_plots(report))),
         Section("test", "On the test split", _plots("test", _test_plots(report))),
+        Section("where", "Where the tumour is", _where(report.localization)),
         Section("examples", "Examples", _examples(report.grids)),
         Section("facts", "Facts", _facts(report.facts)),
     ]
@@ -135,8 +138,12 @@ def _method_row(scored: Scored, report: ReportInput) -> str:
 
 def _interval(scored: Scored, metric: str) -> str:
     """A metric's 95 % interval as HTML."""
-    low, high = scored.intervals[metric]
-    return f"{low:.2f} &ndash; {high:.2f}"
+    return _bounds(scored.intervals[metric])
+
+
+def _bounds(interval: tuple[float, float] | None) -> str:
+    """An interval as HTML; nothing where there is none."""
+    return "" if interval is None else "{:.2f} &ndash; {:.2f}".format(*interval)
 
 
 def _search_plots(report: ReportInput) -> list[Plot]:
@@ -251,6 +258,28 @@ def _test_plots(report: ReportInput) -> list[Plot]:
             partial(result_figures.scores, winner),
         ),
     ]
+
+
+def _where(localization: Localization | None) -> str:
+    """How well the places agree with the published outlines, a row a measure."""
+    if localization is None:
+        return ""
+    rows = "".join(
+        f"<tr><td>{name}<small>{MEASURES[name]}</small></td>"
+        f"<td>{value:.3f}<small>{_bounds(localization.intervals.get(name))}</small></td>"
+        f"<td>{localization.chance[name]:.3f}</td></tr>"
+        for name, value in localization.metrics.items()
+    )
+    note = (
+        f"{localization.n_images} outlined tumour images of the test split, in "
+        f"{localization.n_groups} groups of near-copies; 95 % intervals from a bootstrap over "
+        "groups. Chance: a constant error map, and a mask of the whole frame."
+    )
+    return (
+        '<div class="scroll"><table class="methods"><thead><tr><th>measure</th><th>value</th>'
+        f"<th>chance</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<p class='note'>{note}</p>"
+    )
 
 
 def _plots(anchor: str, plots: list[Plot]) -> str:

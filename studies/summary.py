@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from studies.progress import format_params
 from studies.study import AtLeast
 from training.floors import Scored
+from training.localization import Localization
 
 SHOWN = ("f2", "recall", "specificity", "auroc", "accuracy", "macro_f1")
 DISCLAIMER = "A research tool, not a medical device."
@@ -30,6 +31,7 @@ class Findings:
     winner: Scored | None
     floors: list[Scored]
     leaks: dict[int, float]  # class -> share of its test images with a copy outside the test set
+    localization: Localization | None = None  # of the winner on outlined test images
 
     def unbeaten(self) -> list[Scored]:
         """The floors that the winner does not beat on test.
@@ -51,6 +53,7 @@ def write_words(findings: Findings) -> str:
         _searched(findings),
         _best(findings),
         _verdict(findings),
+        _where(findings.localization),
         _leak(findings),
     ]
     return "\n\n".join(part for part in [*parts, f"*{DISCLAIMER}*"] if part) + "\n"
@@ -62,6 +65,7 @@ def write_summary(findings: Findings) -> str:
         f"## {findings.name}",
         write_words(findings),
         _test_table(findings),
+        _where_table(findings.localization),
         _facts(findings),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
@@ -111,6 +115,41 @@ def _verdict(findings: Findings) -> str:
         f"**On test it does not beat** {unbeaten} on F2: "
         "what it adds over a method without a network is not shown." + "".join(broken)
     )
+
+
+def _where(localization: Localization | None) -> str:
+    """Whether the largest error lies in the tumour, in a sentence."""
+    if localization is None:
+        return ""
+    rate, by_chance = (
+        numbers["pointing_game"] for numbers in (localization.metrics, localization.chance)
+    )
+    low, high = localization.intervals["pointing_game"]
+    return (
+        f"**Where the tumour is**: on {localization.n_images} outlined test images the largest "
+        f"error lies inside the outline in {rate:.0%} ({low:.0%} to {high:.0%}; chance "
+        f"{by_chance:.0%}); pixel AUROC {localization.metrics['pixel_auroc']:.3f}."
+    )
+
+
+def _where_table(localization: Localization | None) -> str:
+    """The measures of place beside chance."""
+    if localization is None:
+        return ""
+    names = list(localization.metrics)
+    values = []
+    for name in names:
+        low, high = localization.intervals[name]
+        values.append(f"{localization.metrics[name]:.3f} ({low:.3f} to {high:.3f})")
+    lines = [
+        f"{localization.n_images} outlined test images in {localization.n_groups} groups:",
+        "",
+        "| where the tumour is | " + " | ".join(names) + " |",
+        "| --- |" + " ---: |" * len(names),
+        "| **found** | " + " | ".join(values) + " |",
+        "| chance | " + " | ".join(f"{localization.chance[name]:.3f}" for name in names) + " |",
+    ]
+    return "\n".join(lines)
 
 
 def _test_table(findings: Findings) -> str:

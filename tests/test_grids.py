@@ -74,3 +74,56 @@ def test_one_class_alone_leaves_the_other_side_blank(label):
     grid = draw(labels=[label], predicted=[label])
     assert frame_color(grid, 0, label) == ImageColor.getrgb(grids.RIGHT)
     assert frame_color(grid, 0, 1 - label) == (255, 255, 255)
+
+
+def tile(grid, position, *, tiles=4, column=1):
+    """A tile of the first card on one side, as an array (TILE, TILE, 3)."""
+    width = tiles * TILE + (tiles + 1) * FRAME
+    left = GAP + column * (width + GAP) + FRAME + position * (TILE + FRAME)
+    top = HEADER + GAP + FRAME
+    return np.asarray(grid)[top : top + TILE, left : left + TILE]
+
+
+def draw_tumor(*, reconstructions, outline=True, peak=1.0):
+    """One tumour image with a square outline at the upper left and one largest error."""
+    image = np.full((1, 32, 32), 100, dtype=np.uint8)
+    error_map = np.zeros((1, 32, 32), dtype=np.float32)
+    error_map[0, 20, 8] = peak
+    outlines = np.zeros((1, 32, 32), dtype=bool)
+    outlines[0, 4:12, 4:12] = outline
+    return sample_grid(
+        image, reconstructions, error_map, outlines & False, [1], [1], scores=[1], outlines=outlines
+    )
+
+
+def has_color(picture, color):
+    return (picture == ImageColor.getrgb(color)).all(axis=-1).any()
+
+
+def test_the_outline_is_drawn_on_the_original_and_on_what_is_called_tumour():
+    x_hat = np.full((1, 32, 32), 0.5, dtype=np.float32)
+    grid = draw_tumor(reconstructions=x_hat)
+    drawn = [has_color(tile(grid, position), grids.OUTLINE) for position in range(4)]
+    assert drawn == [True, False, False, True]
+    scale = TILE // 32
+    inside = tile(grid, 0)[5 * scale + 3 : 11 * scale - 3, 5 * scale + 3 : 11 * scale - 3]
+    assert (inside == 100).all()  # a line, not an area
+    unknown = draw_tumor(reconstructions=x_hat, outline=False)
+    assert not has_color(np.asarray(unknown), grids.OUTLINE)  # in the key neither
+
+
+def test_a_cross_marks_the_largest_error_and_a_constant_map_has_none():
+    grid = draw_tumor(reconstructions=None)
+    rows, columns = np.nonzero(
+        (tile(grid, 1, tiles=3) == ImageColor.getrgb(grids.CROSS)).all(axis=-1)
+    )
+    scale = TILE / 32
+    assert np.mean([rows.min(), rows.max()]) == pytest.approx(20.5 * scale, abs=1)
+    assert np.mean([columns.min(), columns.max()]) == pytest.approx(8.5 * scale, abs=1)
+    constant = draw_tumor(reconstructions=None, peak=0.0)
+    assert not has_color(tile(constant, 1, tiles=3), grids.CROSS)
+
+
+def test_without_reconstructions_a_card_has_three_tiles():
+    grid = draw_tumor(reconstructions=None)
+    assert grid.width == 2 * (3 * TILE + 4 * FRAME) + 3 * GAP

@@ -17,7 +17,9 @@ from plotly.offline import get_plotlyjs
 from studies import figures, result_figures
 from studies.report import ReportInput, build_report, write_report
 from studies.result_figures import Surface, SurfacePoint
+from studies.summary import Findings, write_summary, write_words
 from training.floors import evaluate_scored
+from training.localization import MEASURES, Localization
 
 SPACE = {
     "anomaly_threshold": FloatDistribution(0, 1),
@@ -184,6 +186,47 @@ def test_the_report_has_every_section_and_the_winner_stands_out(report):
     assert "<strong>On test it beats every floor</strong>" in page
     assert "data:image/webp;base64," in page
     assert "0123abcd" in page
+
+
+def a_localization():
+    return Localization(
+        metrics=dict.fromkeys(MEASURES, 0.9) | {"pixel_auroc": 0.954},
+        intervals=dict.fromkeys(MEASURES, (0.81, 0.97)),
+        chance=dict.fromkeys(MEASURES, 0.05),
+        n_images=160,
+        n_groups=28,
+    )
+
+
+def test_the_places_stand_after_the_test_plots_with_interval_and_chance(report):
+    page = build_report(replace(report, localization=a_localization()))
+    anchors = re.findall(r'<section id="(\w+)">', page)
+    assert anchors[anchors.index("test") + 1] == "where"
+    section = page[page.index('<section id="where">') : page.index('<section id="examples">')]
+    assert re.findall(r"<tr><td>(\w+)<small>", section) == list(MEASURES)
+    assert "<td>0.954<small>0.81 &ndash; 0.97</small></td><td>0.050</td>" in section
+    assert "160 outlined tumour images" in section and "28 groups" in section
+
+
+def test_the_summary_says_where_the_tumour_is_only_where_it_is_known():
+    findings = Findings(
+        name="giaem on phantom",
+        doc="A study.",
+        metric="f2",
+        constraints=(),
+        facts={},
+        counts={},
+        n_infeasible=0,
+        best=None,
+        winner=None,
+        floors=[],
+        leaks={},
+    )
+    assert "Where the tumour is" not in write_words(findings)
+    assert "where the tumour is" not in write_summary(findings)
+    known = replace(findings, localization=a_localization())
+    assert "in 90% (81% to 97%; chance 5%); pixel AUROC 0.954." in write_words(known)
+    assert "| **found** | 0.954 (0.810 to 0.970) |" in write_summary(known)
 
 
 def test_without_a_winner_the_report_shows_no_test_plots(report):

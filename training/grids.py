@@ -109,7 +109,7 @@ def _outlined(picture: np.ndarray, outline: np.ndarray) -> np.ndarray:
 
 
 def _card(tiles, label, answer, score) -> torch.Tensor:
-    """Four tiles in a frame over a line of text, uint8 (3, h, w)."""
+    """The tiles in a frame over a line of text, uint8 (3, h, w)."""
     strip = to_pil_image(make_grid(tiles, nrow=len(tiles), padding=FRAME, pad_value=255))
     color, word = (RIGHT, "right") if label == answer else (WRONG, "wrong")
     card = Image.new("RGB", (strip.width, strip.height + CAPTION), "white")
