@@ -41,4 +41,5 @@ def example_grid(candidate: Candidate, lab: Lab, indices: np.ndarray, maps: Erro
         maps.labels[chosen],
         predicted[chosen],
         scores=scores[chosen],
+        outlines=lab.dataset.masks[indices[chosen]],
     )

@@ -4,8 +4,9 @@ The only code that touches the test split. A trial's answers on it are kept, so 
 same study again asks nothing new of it, and every trial that was ever looked at is counted.
 """
 
+import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from studies.summary import Findings
 from training import floors as floors_module
 from training.cache import code_digest, make_key
 from training.floors import FLOORS, Scored, evaluate_scored, floors
+from training.localization import Localization, localize
 
 TEST_LOOKS = "test_looks"  # a study's user attribute: the trials that were scored on test
 GRID = np.linspace(0, 1, 100)  # the paper's grid of both GIAEM parameters
@@ -40,6 +42,7 @@ class Conclusion:
     floors: list[Scored]
     grids: dict[str, Image.Image]
     surface: Surface | None
+    localization: Localization | None  # of the winner, where tumours are outlined
 
 
 def conclude(session: Session, search: optuna.Study) -> Conclusion:
@@ -48,14 +51,16 @@ def conclude(session: Session, search: optuna.Study) -> Conclusion:
     candidate = session.study.fit(best.params, session.lab, News()) if best else None
     winner = score_on_test(session, search, best, candidate) if best else None
     beside = score_floors(session)
+    places = locate(session, best, candidate) if best else None
     return Conclusion(
-        findings=_findings(session, search, best, winner, beside),
+        findings=replace(_findings(session, search, best, winner, beside), localization=places),
         best=best,
         candidate=candidate,
         winner=winner,
         floors=beside,
         grids=_grids(session, candidate) if candidate else {},
         surface=_surface(session, search, candidate) if candidate else None,
+        localization=places,
     )
 
 
@@ -72,6 +77,19 @@ def score_on_test(
     scored = answer(session.study.name, candidate, maps)
     write_answers(scored, path, session=session)
     return scored
+
+
+def locate(session: Session, best: FrozenTrial, candidate: Candidate) -> Localization | None:
+    """Where the best trial sees the outlined tumours of the test split; kept as its answers are."""
+    path = session.folder / "test" / f"places_{best.number}.json"
+    if not path.exists():
+        maps = session.lab.test_maps(candidate.detector)
+        masks = session.lab.dataset.masks[session.lab.splits.test]
+        predicted = candidate.head.mask(maps.values)
+        found = localize(maps.values, predicted, masks, maps.groups, seed=session.lab.seed)
+        path.write_text(json.dumps(asdict(found) if found else None))
+    kept = json.loads(path.read_text())
+    return Localization(**kept) if kept else None
 
 
 def score_floors(session: Session) -> list[Scored]:

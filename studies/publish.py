@@ -31,6 +31,7 @@ def draw_report(session: Session, search: optuna.Study, conclusion: Conclusion) 
         floors=conclusion.floors,
         surface=conclusion.surface,
         grids=conclusion.grids,
+        localization=conclusion.localization,
         facts=conclusion.findings.facts,
     )
     write_report(content, path)
@@ -78,7 +79,8 @@ def test_metrics(conclusion: Conclusion) -> dict[str, float]:
         for name in SHOWN
         for end, bound in zip(("low", "high"), winner.intervals[name], strict=True)
     }
-    return {f"test_{name}": value for name, value in winner.metrics.items()} | bounds
+    places = conclusion.localization.metrics if conclusion.localization else {}
+    return {f"test_{name}": value for name, value in (winner.metrics | places).items()} | bounds
 
 
 def register_winner(session: Session, record: Record, conclusion: Conclusion) -> str:
