@@ -143,6 +143,7 @@ def once(session: Session, name: str, ask: Callable[[Session], Scored]) -> Score
     """A method's answers on this study's split: read where they are kept, else asked for."""
     path = session.folder / "evidence_answers" / f"{name}.csv"
     if not path.exists():
+        print(f"{session.name}: {name} ...", flush=True)
         scored = ask(session)
         table = pd.DataFrame(
             {

@@ -23,7 +23,8 @@ def permuted_labels(dataset: Dataset, seed: int) -> Dataset:
     is nearest to what it was: off by at most half the size of the group that lies there.
     """
     names, group, sizes = np.unique(dataset.groups, return_inverse=True, return_counts=True)
-    shuffled = np.random.default_rng(seed).permutation(len(names))
+    rng = np.random.default_rng([seed, 1])  # not the stream that the seed's splits are drawn from
+    shuffled = rng.permutation(len(names))
     n_healthy = np.cumsum(sizes[shuffled])
     last = np.argmin(np.abs(n_healthy - (dataset.labels == 0).sum()))
     tumor = np.ones(len(names), dtype=np.int64)
