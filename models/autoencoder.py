@@ -22,7 +22,7 @@ C1, C2 = 0.01**2, 0.03**2  # SSIM's constants for images in [0, 1] (Wang et al. 
 SCHEDULE = {"n_epochs": 30, "batch_size": 32, "patience": 10}
 # How an error map is made: with the mirrored image's, smoothed (one pixel's error says little),
 # and with its size kept. Scaled by image, a tumour's large error makes the rest of its map small:
-# on validation images the AUROC of the mean fell to 0.14.
+# on validation images the AUROC of the mean fell from 0.7 to 0.2.
 MAPPING = {"flips": "horizontal", "smoothing": 4.0, "scaling": "healthy"}
 AFTER_FIT = ("residual",)  # how the error is measured can change without another training
 
