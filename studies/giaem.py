@@ -16,4 +16,9 @@ STUDY = head_study(
         "tumor_index": FloatDistribution(0.0, 1.0),
     },
     doc=__doc__,
+    # A few pixels beyond a healthy image's largest error; a tenth of a map scaled by itself.
+    first=(
+        {"anomaly_threshold": 0.5, "tumor_index": 0.01},
+        {"anomaly_threshold": 0.3, "tumor_index": 0.1},
+    ),
 )

@@ -17,4 +17,9 @@ STUDY = head_study(
         "threshold": FloatDistribution(0.0, 1.0),
     },
     doc=__doc__,
+    first=(  # about what a healthy image has
+        {"statistic": "max", "threshold": 0.5},
+        {"statistic": "p99", "threshold": 0.5},
+        {"statistic": "mean", "threshold": 0.2},
+    ),
 )

@@ -173,7 +173,14 @@ class Study:
         return replace(self, space={**detector_study.space, **self.space})
 
 
-def head_study(name: str, head: type[ClassifierMixin], *, space: Space, doc: str) -> Study:
+def head_study(
+    name: str,
+    head: type[ClassifierMixin],
+    *,
+    space: Space,
+    doc: str,
+    first: tuple[Params, ...] = (),
+) -> Study:
     """A study of a head's parameters over one detector's error maps.
 
     Parameters that are not the head's are the detector's hyperparameters; without any, the
@@ -188,7 +195,7 @@ def head_study(name: str, head: type[ClassifierMixin], *, space: Space, doc: str
         seeded = {"seed": lab.seed} if "seed" in names else {}
         return Candidate(detector, head(**own, **seeded).fit(lab.validation_maps(detector).values))
 
-    return Study(name=name, doc=first_line(doc), space=space, fit=fit, score=score_head)
+    return Study(name, first_line(doc), space, fit, score_head, first=first)
 
 
 def detector_study(
