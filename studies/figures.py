@@ -2,9 +2,12 @@
 
 Optuna gives the importances and the timeline. Parallel coordinates, slices and contour are drawn
 here: Optuna's have a trace a trial and nothing to brush, one row for all parameters, and a matrix
-of all trials by all trials. Knows nothing of the test split, nor of the page.
+of all trials by all trials. Trials may lack parameters: those of a branch they did not take.
+Knows nothing of the test split, nor of the page.
 """
 
+import warnings
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +32,8 @@ STATE_COLORS = {
 CONTOUR_CELLS = 60
 NEIGHBORS = 5  # feasible trials that a cell of a contour averages
 MOST_CONTOURED = 4  # parameters; more panels are unreadable
+MOST_LEVEL = 7  # names side by side over parallel coordinates; more of them overlap
+NOT_USED = "not used"  # by a trial of another branch
 
 
 class NotPlottable(ValueError):
@@ -39,18 +44,19 @@ class Axis(NamedTuple):
     """A parameter as positions on a line: log10 where it is searched in logs, codes of choices."""
 
     name: str
-    positions: np.ndarray  # (n,)
+    positions: np.ndarray  # (n,), NaN for a trial that lacks the parameter
     range: list[float]  # has a width even where all positions are the same
     ticks: dict[str, list]  # plotly's tickvals and ticktext; empty where its own will do
 
 
 def trial_table(study: optuna.Study, params: list[str]) -> pd.DataFrame:
-    """The complete trials that have all of `params`: number, value, feasible, and a column each."""
+    """The complete trials: number, value, feasible, and a column each of `params`, NaN or None
+    for a trial that lacks one.
+    """
     trials = [
         {"number": trial.number, "value": trial.value, "feasible": is_feasible(trial)}
-        | {name: trial.params[name] for name in params}
+        | {name: trial.params.get(name) for name in params}
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if set(params) <= set(trial.params)
     ]
     return pd.DataFrame(trials, columns=["number", "value", "feasible", *params])
 
@@ -61,7 +67,7 @@ def is_feasible(trial: FrozenTrial) -> bool:
 
 
 def axis(study: optuna.Study, name: str, values: pd.Series) -> Axis:
-    """Where a parameter's values lie on an axis."""
+    """Where a parameter's values lie on an axis; at least one trial must have it."""
     distribution = next(
         trial.distributions[name]
         for trial in study.get_trials(deepcopy=False)
@@ -69,7 +75,9 @@ def axis(study: optuna.Study, name: str, values: pd.Series) -> Axis:
     )
     if isinstance(distribution, CategoricalDistribution):
         names = [str(choice) for choice in distribution.choices]
-        codes = np.array([names.index(str(value)) for value in values], dtype=float)
+        codes = np.full(len(values), np.nan)
+        there = values.notna().to_numpy()
+        codes[there] = [names.index(str(value)) for value in values[there]]
         ticks = {"tickvals": list(range(len(names))), "ticktext": names}
         return Axis(name, codes, [-0.1, len(names) - 0.9], ticks)
     positions = values.to_numpy(dtype=float)
@@ -88,20 +96,39 @@ def parallel_coordinates(study: optuna.Study, params: list[str], *, metric: str)
     table = table[table.feasible].sort_values("value", ascending=_is_maximized(study))
     if table.empty:
         raise NotPlottable("No completed trial keeps the constraints.")
-    axes = [axis(study, name, table[name]) for name in params]
-    dimensions = [
-        {"label": a.name, "values": a.positions, "range": a.range, **a.ticks} for a in axes
-    ]
+    dimensions = [_dimension(axis(study, name, table[name])) for name in _used(table, params)]
+    crowded = len(dimensions) > MOST_LEVEL
     lines = go.Parcoords(
         dimensions=[*dimensions, {"label": metric, "values": table.value}],
         line={"color": table.value, "colorscale": _good_is_dark(study), "showscale": True},
-        labelfont={"size": 14, "color": INK},
+        labelfont={"size": 12 if crowded else 14, "color": INK},
+        labelangle=-25 if crowded else 0,
         tickfont={"size": 12, "color": INK},
         rangefont={"size": 11, "color": MUTED},
         unselected={"line": {"color": GRID, "opacity": 0.25}},
     )
     lines.line.colorbar = {"title": metric, "thickness": 12}
-    return styled(go.Figure(lines), height=430, margin={"l": 70, "r": 40, "t": 60, "b": 30})
+    margin = {"l": 150 if crowded else 70, "r": 40, "t": 100 if crowded else 60, "b": 30}
+    return styled(go.Figure(lines), height=430, margin=margin)
+
+
+def _dimension(where: Axis) -> dict:
+    """An axis of the parallel coordinates; trials that lack the parameter pass below its range."""
+    missing = np.isnan(where.positions)
+    if not missing.any():
+        values = {"values": where.positions, "range": where.range}
+        return {"label": where.name, **values, **where.ticks}
+    low, high = where.range
+    below = low - 0.2 * (high - low)
+    tickvals = where.ticks.get("tickvals") or np.linspace(low, high, 4).tolist()
+    ticktext = where.ticks.get("ticktext") or [f"{value:.3g}" for value in tickvals]
+    return {
+        "label": where.name,
+        "values": np.where(missing, below, where.positions),
+        "range": [below, high],
+        "tickvals": [below, *tickvals],
+        "ticktext": [NOT_USED, *ticktext],
+    }
 
 
 def history(study: optuna.Study, *, metric: str) -> go.Figure:
@@ -145,36 +172,44 @@ def importances(study: optuna.Study, params: list[str]) -> go.Figure:
 
 
 def importance_shares(study: optuna.Study, params: list[str]) -> dict[str, float]:
-    """Each parameter's share of the importance, by Optuna's default evaluator."""
+    """Each parameter's share of the importance, by Optuna's default evaluator.
+
+    It knows parameters that only some trials have; those that none has are left out.
+    """
     table = _complete(study, params)
     if len(table) < 4 or table.value.nunique() < 2:
         raise NotPlottable("Importances need at least four completed trials that differ in value.")
-    return optuna.importance.get_param_importances(study, params=params)
+    with warnings.catch_warnings():
+        # A branch of a single trial is left out of the sum: one line of it on the terminal for
+        # each of its parameters tells nobody anything.
+        warnings.filterwarnings("ignore", message="Some regimes for parameter")
+        return optuna.importance.get_param_importances(study, params=_used(table, params))
 
 
 def slices(study: optuna.Study, params: list[str], *, metric: str) -> go.Figure:
-    """The objective over each parameter alone, at most three panels a row."""
+    """The objective over each parameter alone, of the trials that have it; three panels a row."""
     table = _complete(study, params)
+    params = _used(table, params)
     columns = min(3, len(params))
     rows = -(-len(params) // columns)
     figure = make_subplots(rows, columns, shared_yaxes=True, horizontal_spacing=0.04)
     for position, name in enumerate(params):
         place = {"row": position // columns + 1, "col": position % columns + 1}
-        where = axis(study, name, table[name])
-        for markers in _trial_markers(where.positions, table.value, table):
-            figure.add_trace(markers.update(showlegend=position == 0), **place)
+        having = table[table[name].notna()]
+        where = axis(study, name, having[name])
+        for markers in _trial_markers(where.positions, having.value, having):
+            figure.add_trace(markers, **place)
         figure.update_xaxes(title=name, **where.ticks, **place)
     figure.update_yaxes(title=metric, col=1)
-    return styled(figure, height=80 + 300 * rows)
+    return styled(_named_once(figure), height=80 + 300 * rows)
 
 
 def contour(study: optuna.Study, params: list[str], *, metric: str) -> go.Figure:
     """The objective over pairs of parameters, smoothed over the nearest feasible trials."""
     table = _complete(study, params)
-    varied = [name for name in params if len(set(table[name])) > 1]
-    if len(varied) < 2 or table.feasible.sum() < NEIGHBORS:
+    axes = [axis(study, name, table[name]) for name in _contoured(study, table, params)]
+    if len(axes) < 2:
         raise NotPlottable("A contour needs five feasible trials and two parameters that vary.")
-    axes = [axis(study, name, table[name]) for name in _most_important(study, varied)]
     n = len(axes) - 1  # panels a side, below the diagonal
     figure = make_subplots(
         n, n, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.03
@@ -183,16 +218,13 @@ def contour(study: optuna.Study, params: list[str], *, metric: str) -> go.Figure
         for column in range(row + 1):
             place = {"row": row + 1, "col": column + 1}
             x, y = axes[column], axes[row + 1]
-            figure.add_trace(_smoothed(x, y, table), **place)
-            for markers in _trial_markers(x.positions, y.positions, table):
-                look = {"color": INK, "size": 6 if n == 1 else 4}
-                markers.update(showlegend=row == column == 0, marker=look)
-                figure.add_trace(markers, **place)
+            for trace in _panel(x, y, table, marker={"color": INK, "size": 6 if n == 1 else 4}):
+                figure.add_trace(trace, **place)
             figure.update_xaxes(title=x.name if row == n - 1 else None, **x.ticks, **place)
             figure.update_yaxes(title=y.name if column == 0 else None, **y.ticks, **place)
     colorbar = {"title": metric, "thickness": 12}
     figure.update_layout(coloraxis={"colorscale": _good_is_dark(study), "colorbar": colorbar})
-    return styled(figure, height=140 + 300 * n)
+    return styled(_named_once(figure), height=140 + 300 * n)
 
 
 def distribution(study: optuna.Study, *, metric: str) -> go.Figure:
@@ -254,7 +286,7 @@ def _complete(study: optuna.Study, params: list[str]) -> pd.DataFrame:
 
 def _wide_range(positions: np.ndarray) -> list[float]:
     """From the lowest to the highest position, or a unit about the only one."""
-    low, high = float(positions.min()), float(positions.max())
+    low, high = float(np.nanmin(positions)), float(np.nanmax(positions))
     return [low, high] if low < high else [low - 0.5, high + 0.5]
 
 
@@ -285,12 +317,64 @@ def _good_is_dark(study: optuna.Study) -> list[str]:
     return SCALE if _is_maximized(study) else SCALE[::-1]
 
 
-def _most_important(study: optuna.Study, params: list[str]) -> list[str]:
-    """The parameters that matter most, as many as a contour can show."""
-    if len(params) <= MOST_CONTOURED:
+def _used(table: pd.DataFrame, params: list[str]) -> list[str]:
+    """The parameters that some trial of the table has."""
+    used = [name for name in params if table[name].notna().any()]
+    if not used:
+        raise NotPlottable("No completed trial has a parameter.")
+    return used
+
+
+def _contoured(study: optuna.Study, table: pd.DataFrame, params: list[str]) -> list[str]:
+    """Parameters of which each pair has a panel: all if a contour can show so many, else those
+    that matter most.
+
+    Two branches of a space have no trial in common: of parameters that do not go together the
+    more important one is taken.
+    """
+    params = [name for name in params if _varies(table[name])]
+    together = all(_makes_a_panel(table, *pair) for pair in combinations(params, 2))
+    if together and len(params) <= MOST_CONTOURED:
         return params
+    taken: list[str] = []
+    for name in _by_importance(study, params):
+        goes = all(_makes_a_panel(table, name, other) for other in taken)
+        if goes and len(taken) < MOST_CONTOURED:
+            taken.append(name)
+    return [name for name in params if name in taken]
+
+
+def _makes_a_panel(table: pd.DataFrame, a: str, b: str) -> bool:
+    """Whether enough feasible trials have both parameters, and both vary."""
+    both = table[table[a].notna() & table[b].notna()]
+    return _varies(both[a]) and _varies(both[b]) and both.feasible.sum() >= NEIGHBORS
+
+
+def _varies(values: pd.Series) -> bool:
+    return len(set(values.dropna())) > 1
+
+
+def _by_importance(study: optuna.Study, params: list[str]) -> list[str]:
     shares = importance_shares(study, params)
-    return sorted(params, key=shares.get, reverse=True)[:MOST_CONTOURED]
+    return sorted(params, key=shares.get, reverse=True)
+
+
+def _panel(x: Axis, y: Axis, table: pd.DataFrame, *, marker: dict) -> list:
+    """A contour and its trials: those that have both parameters."""
+    both = ~(np.isnan(x.positions) | np.isnan(y.positions))
+    x, y = (where._replace(positions=where.positions[both]) for where in (x, y))
+    dots = _trial_markers(x.positions, y.positions, table[both])
+    return [_smoothed(x, y, table[both]), *(trace.update(marker=marker) for trace in dots)]
+
+
+def _named_once(figure: go.Figure) -> go.Figure:
+    """Every kind of trial once in the legend, from whichever panel has it first."""
+    named = set()
+    for trace in figure.data:
+        if trace.name:
+            trace.update(showlegend=trace.name not in named, legendgroup=trace.name)
+            named.add(trace.name)
+    return figure
 
 
 def _trial_markers(x, y, table: pd.DataFrame) -> list[go.Scatter]:
