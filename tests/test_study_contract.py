@@ -7,6 +7,7 @@ import optuna
 import pytest
 import torch
 
+from studies.runner import enqueue_first
 from studies.space import Capped, describe, suggest
 from studies.study import AtLeast, Lab, News, StudyError, find_study, known_studies
 from training.cache import Cache
@@ -134,3 +135,20 @@ def test_better_follows_the_direction():
     study = STUDIES["giaem"]
     assert study.is_better(0.1, None)
     assert study.is_better(0.6, 0.5) and not study.is_better(0.5, 0.5)
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_the_points_that_a_study_begins_with_are_points_of_its_space(study):
+    for params in study.first:
+        search = optuna.create_study()
+        search.enqueue_trial(params)
+        assert suggest(search.ask(), study.space) == params
+
+
+def test_a_new_search_begins_with_the_known_points_and_a_resumed_one_does_not():
+    study, search = STUDIES["giaem"], optuna.create_study()
+    enqueue_first(study, search)
+    enqueue_first(study, search)
+    asked = [suggest(search.ask(), study.space) for _ in range(len(study.first) + 1)]
+    assert tuple(asked[:-1]) == study.first
+    assert asked[-1] not in study.first
