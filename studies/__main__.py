@@ -110,6 +110,8 @@ def answer_elsewhere(options: argparse.Namespace) -> int:
         detector=options.detector,
         label=options.label,
     )
+    if not options.folder:
+        raise StudyError("DATA must name a folder with yes/ or no/ or both: `make external DATA=`.")
     model = options.model or default_model(find_study(options.study), settings)
     try_elsewhere(Path(options.folder), model, settings)
     return 0

@@ -12,7 +12,7 @@ import pandas as pd
 from mlflow.pyfunc import PyFuncModel
 from PIL import Image
 
-from mlflow_server import Tracking
+from mlflow_server import Tracking, TrackingError
 from mlflow_server.registry import load_model, version_tags
 from studies.external_images import (
     ExternalImages,
@@ -59,7 +59,7 @@ def try_elsewhere(folder: Path, model_uri: str, settings: Settings) -> Path:
     if not folder.is_dir():
         raise DataError(f"DATA must be a folder with yes/ or no/ or both, got '{folder}'.")
     folder = folder.resolve()
-    tags = version_tags(settings.tracking_uri, model_uri)
+    tags = find_tags(model_uri, settings)
     made = find_made(tags, model_uri, settings.root)
     images = read_folder(folder, made.dataset.preprocess)
     trained = np.concatenate([made.splits.train, made.splits.val])
@@ -72,7 +72,8 @@ def try_elsewhere(folder: Path, model_uri: str, settings: Settings) -> Path:
         )
     print(f"{len(new.files)} of {len(images.files)} images are new to {model_uri}", flush=True)
     model = load_model(settings.tracking_uri, model_uri)
-    answers = ask(model, new).assign(group=seen.groups[~seen.in_training])
+    groups = seen.groups[~seen.in_training]
+    answers = ask(model, new).assign(group=groups)
     result = Result(
         model=model_uri,
         folder=folder,
@@ -83,10 +84,20 @@ def try_elsewhere(folder: Path, model_uri: str, settings: Settings) -> Path:
         answers=answers,
         worth=judge(answers),
         on_test=study_metrics(tags, settings),
-        shift=shift_of(made, new),
+        shift=shift_of(made, new, groups),
         compared="tumour" if (new.labels == 1).all() else "healthy",
     )
     return write(result, images, seen, settings.root / "reports")
+
+
+def find_tags(model_uri: str, settings: Settings) -> dict[str, str]:
+    """What the registered version says of itself."""
+    try:
+        return version_tags(settings.tracking_uri, model_uri)
+    except TrackingError as error:
+        raise StudyError(
+            f"{error} `make study` registers its winner, and MODEL= names another model."
+        ) from error
 
 
 def find_made(tags: dict[str, str], model_uri: str, root: Path) -> Made:
@@ -177,12 +188,14 @@ def study_metrics(tags: dict[str, str], settings: Settings) -> dict[str, tuple[f
     }
 
 
-def shift_of(made: Made, new: ExternalImages) -> Shift:
+def shift_of(made: Made, new: ExternalImages, groups: np.ndarray) -> Shift:
     """Healthy slices here beside the healthy training slices; of a folder of tumours, those."""
-    train = made.splits.train
-    known = made.dataset.images[train[made.dataset.labels[train] == 0]]
+    dataset, train = made.dataset, made.splits.train
+    known = train[dataset.labels[train] == 0]
     healthy = new.labels == 0
-    return compare_intensities(known, new.frames[healthy] if healthy.any() else new.frames)
+    compared = healthy if healthy.any() else ~healthy
+    n_groups = len(set(dataset.groups[known])), len(set(groups[compared]))
+    return compare_intensities(dataset.images[known], new.frames[compared], n_groups=n_groups)
 
 
 def write(result: Result, images: ExternalImages, seen: Seen, folder: Path) -> Path:

@@ -50,12 +50,18 @@ class Shift(NamedTuple):
     known: tuple[float, float]  # mean and standard deviation over images
     external: tuple[float, float]
     difference: float  # of the means, in standard deviations
+    error: float  # the difference's standard error, a group of near-copies counted once
     distance: float  # Kolmogorov's and Smirnov's, in [0, 1]
 
     @property
-    def is_shifted(self) -> bool:
+    def is_large(self) -> bool:
         """Whether the difference is too large to be passed over."""
         return abs(self.difference) >= SHIFTED
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether so many groups seldom differ as much by chance."""
+        return abs(self.difference) > 2 * self.error
 
 
 def read_folder(folder: Path, method: str) -> ExternalImages:
@@ -105,8 +111,13 @@ def find_seen(
     return Seen(in_training, np.isin(own, known[test]) & ~in_training, own)
 
 
-def compare_intensities(known: np.ndarray, external: np.ndarray) -> Shift:
-    """Compare pre-processed images, uint8 (n, 128, 128), by their foreground's mean grey value."""
+def compare_intensities(
+    known: np.ndarray, external: np.ndarray, *, n_groups: tuple[int, int]
+) -> Shift:
+    """Compare pre-processed images, uint8 (n, 128, 128), by their foreground's mean grey value.
+
+    `n_groups`: how many groups of near-copies there are in the one and in the other.
+    """
     here, there = _brightness(known), _brightness(external)
     pooled = np.sqrt((here.var() + there.var()) / 2)
     gap = there.mean() - here.mean()
@@ -114,6 +125,7 @@ def compare_intensities(known: np.ndarray, external: np.ndarray) -> Shift:
         known=(here.mean(), here.std()),
         external=(there.mean(), there.std()),
         difference=gap / pooled if pooled > 0 else np.sign(gap) * np.inf if gap else 0.0,
+        error=float(np.sqrt(sum(1 / n for n in n_groups))),
         distance=ks_2samp(here, there).statistic,
     )
 

@@ -137,12 +137,17 @@ def say_shift(shift: Shift, compared: str) -> str:
         if compared == "tumour"
         else ""
     )
-    if shift.is_shifted:
+    if not shift.is_large:
+        return f"**Intensities are alike**: {text}; below {SHIFTED:g} standard deviations.{caution}"
+    if not shift.is_certain:
         return (
-            f"**Intensities are shifted**: {text}. A threshold chosen there need not fit here; a "
-            "study with `intensity` searched may." + caution
+            f"**Intensities may be shifted**: {text}, but so few groups can differ as much by "
+            f"chance.{caution}"
         )
-    return f"**Intensities are alike**: {text}; below {SHIFTED:g} standard deviations." + caution
+    return (
+        f"**Intensities are shifted**: {text}. A threshold chosen there need not fit here; a study "
+        f"with `intensity` searched may.{caution}"
+    )
 
 
 def say_classes(result: Result) -> str:

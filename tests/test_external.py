@@ -98,17 +98,30 @@ def flat(values):
 
 
 def test_the_shift_is_that_of_the_foregrounds_means():
-    shift = compare_intensities(flat([90, 110]), flat([120, 140]))
+    shift = compare_intensities(flat([90, 110]), flat([120, 140]), n_groups=(2, 2))
     assert shift.known == (100, 10) and shift.external == (130, 10)
     assert shift.difference == pytest.approx(3)
     assert shift.distance == 1
+    assert shift.error == 1
 
 
-@pytest.mark.parametrize(("values", "is_shifted"), [([94, 114], False), ([95, 115], True)])
-def test_half_a_standard_deviation_is_a_shift(values, is_shifted):
-    shift = compare_intensities(flat([90, 110]), flat(values))
-    assert shift.is_shifted == is_shifted
-    assert ("are shifted" in say_shift(shift, "healthy")) == is_shifted
+@pytest.mark.parametrize(
+    ("values", "words"), [([94, 114], "are alike"), ([95, 115], "are shifted")]
+)
+def test_half_a_standard_deviation_is_a_shift(values, words):
+    shift = compare_intensities(flat([90, 110]), flat(values), n_groups=(100, 100))
+    assert f"Intensities {words}" in say_shift(shift, "healthy")
+
+
+def test_a_shift_of_few_groups_may_be_chance():
+    for n, words in ((15, "may be shifted"), (17, "are shifted")):  # 2 * sqrt(1 / n + 1 / n)
+        shift = compare_intensities(flat([90, 110]), flat([97, 117]), n_groups=(n, n))
+        assert f"Intensities {words}" in say_shift(shift, "healthy")
+
+
+def test_of_tumours_alone_it_is_said_that_they_may_be_the_shift():
+    shift = compare_intensities(flat([90, 110]), flat([190, 210]), n_groups=(100, 100))
+    assert "tumours may be the difference" in say_shift(shift, "tumour")
 
 
 def answers(labels, predicted, groups=None):
@@ -158,7 +171,7 @@ def result(**changed):
         answers=said,
         worth=judge(said),
         on_test={"recall": (0.9, 0.8, 1.0), "auroc": (0.95, 0.9, 0.99)},
-        shift=compare_intensities(flat([90, 110]), flat([90, 110])),
+        shift=compare_intensities(flat([90, 110]), flat([90, 110]), n_groups=(2, 2)),
         compared="healthy",
     )
     return replace(base, **changed)
