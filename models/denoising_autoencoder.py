@@ -16,7 +16,7 @@ VALIDATION_NOISE = 0  # the seed of the noise that validation always meets
 SCHEDULE = {"n_epochs": 30, "batch_size": 32, "patience": 15}
 # How an error map is made: with the mirrored image's, smoothed (one pixel's error says little),
 # and with its size kept. Scaled by image, a tumour's large error makes the rest of its map small:
-# on validation images the AUROC of the mean fell from 0.7 to 0.2.
+# on validation images the AUROC of the mean fell from 0.69 to 0.32.
 MAPPING = {"flips": "horizontal", "smoothing": 4.0, "scaling": "healthy"}
 AFTER_FIT = ("residual",)  # how the error is measured can change without another training
 
