@@ -30,7 +30,7 @@ CHUNK = 128  # images compared at a time
 log = logging.getLogger(__name__)
 
 SCHEDULE: dict[str, object] = {}  # nothing is trained by gradient
-MAPPING = {"flips": "all", "scaling": "healthy"}
+MAPPING = {"flips": "all", "scaling": "healthy", "smoothing": 4.0}  # 4 px: PatchCore's
 # What the features depend on; all else is cheap to change once they are there.
 EXTRACTION = ("backbone", "image_size")
 
