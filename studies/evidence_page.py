@@ -111,7 +111,8 @@ def _html_table(evidence: Evidence) -> str:
     body = ""
     for row in evidence.rows:
         cells = "".join(
-            f"<td>{row.repeated.mean(name):.3f}<small>{_interval(row.repeated, name)}</small></td>"
+            f"<td>{row.repeated.mean(name):.3f}<small>{_interval(row.repeated, name)}</small>"
+            f"<small>{_spread(row.repeated, name)}</small></td>"
             for name in COLUMNS
         )
         style = "winner" if row.kind == METHOD else ""
@@ -126,6 +127,10 @@ def _html_table(evidence: Evidence) -> str:
 def _interval(repeated: Repeated, metric: str) -> str:
     low, high = repeated.interval(metric)
     return f"{low:.2f} &ndash; {high:.2f}"
+
+
+def _spread(repeated: Repeated, metric: str) -> str:
+    return f"&plusmn; {repeated.spread(metric):.3f}" if len(repeated.answers) > 1 else ""
 
 
 def _plots(evidence: Evidence) -> str:

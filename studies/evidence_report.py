@@ -35,7 +35,8 @@ ABOUT_INTERVALS = (
     "Mean of the splits with its 95 % interval, and ± the standard deviation over the splits. The "
     "interval is a bootstrap over groups of near-copies that are drawn once for all splits, each "
     "class on its own: groups recur in several splits' test sets. It takes the trained detectors "
-    "as they are; what other training sets change is in the standard deviation."
+    "as they are; what other training sets change is in the standard deviation. A reference learns "
+    "from labels and has its own test split of each seed: it is there to compare levels."
 )
 
 

@@ -105,3 +105,30 @@ def test_an_optuna_database_of_another_version_is_refused(root, capsys):
         database.execute("insert into version_info values (1, 1, '0.1')")
     message = fails(capsys, "run", "giaem", "--data", "phantom", "--trials", "1")
     assert "optuna storage upgrade" in message
+
+
+def test_evidence_of_no_split_is_refused(root, capsys):
+    message = fails(capsys, "evidence", "giaem", "--splits", "0")
+    assert message == "SPLITS must be a whole number of at least 1, got '0'."
+
+
+def test_evidence_of_an_unknown_study_lists_the_known_ones(root, capsys):
+    assert "global_kmeans" in fails(capsys, "evidence", "globl_kmeans")
+
+
+def test_other_images_must_be_named(root, capsys):
+    assert "DATA must name a folder" in fails(capsys, "external", "")
+
+
+def test_other_images_that_are_nowhere_are_refused(root, capsys):
+    assert "DATA must be a folder" in fails(capsys, "external", "/nowhere/at/all")
+
+
+def test_a_model_without_alias_or_version_is_refused(root, capsys, tmp_path):
+    message = fails(capsys, "external", str(tmp_path), "--model", "giaem")
+    assert "models:/<name>@<alias>" in message
+
+
+def test_a_model_that_is_not_registered_is_refused_with_a_cure(root, capsys, tmp_path):
+    message = fails(capsys, "external", str(tmp_path), "--study", "giaem", "--seed", "3")
+    assert "models:/giaem-seed-3@candidate" in message and "make study" in message
