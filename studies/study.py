@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from optuna.pruners import BasePruner, NopPruner
 from sklearn.base import ClassifierMixin
-from sklearn.metrics import roc_auc_score
 
 from models.heads.giaem import best_giaem
 from studies.space import Params, Space
 from training.cache import Cache
 from training.data import Dataset, Splits
-from training.detector import DetectorSpec, FittedDetector, fit_detector
+from training.detector import DetectorSpec, FittedDetector, fit_detector, map_auroc
 from training.error_maps import ErrorMaps
 from training.features import FeatureStore
 from training.localization import score_maps, score_masks
@@ -238,10 +237,9 @@ def score_head(candidate: Candidate, lab: Lab) -> dict[str, float]:
 
 
 def score_detector(candidate: Candidate, lab: Lab) -> dict[str, float]:
-    """`map_auroc`, the AUROC of the maps' mean error, beside the best GIAEM head's metrics."""
+    """`map_auroc`, what the maps are worth without a head, beside the best GIAEM head's metrics."""
     maps = lab.validation_maps(candidate.detector)
-    mean_error = maps.values.mean(axis=(1, 2))
-    return {"map_auroc": roc_auc_score(maps.labels, mean_error), **score_head(candidate, lab)}
+    return {"map_auroc": map_auroc(maps.values, maps.labels), **score_head(candidate, lab)}
 
 
 def first_line(doc: str) -> str:
