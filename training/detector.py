@@ -131,9 +131,9 @@ def fit_detector(
     """Fit on the healthy images of `splits.train`, or find what an equal fit left.
 
     Early stopping watches the healthy images of `splits.val`; `val_auroc`, the maps' own AUROC, is
-    measured on all of it. `on_train` is called before a fit starts, `on_epoch` as epochs end; what they raise goes
-    through and nothing is kept. Test images are not touched. Detectors that this one is made of
-    are fitted first.
+    measured on all of it. `on_train` is called before a fit starts, `on_epoch` as epochs end; what
+    they raise goes through and nothing is kept. Test images are not touched. Detectors that this
+    one is made of are fitted first.
     """
     spec = spec.complete()
     members = {
