@@ -66,6 +66,11 @@ def test_a_copy_of_a_test_image_is_told_and_stays(few):
     assert seen.in_test.tolist() == [True, False]
 
 
+def test_a_copy_of_a_training_image_that_leaks_into_the_test_split_counts_as_trained_on(few):
+    seen = find_seen(images_of([few.images[1]]), few, TRAINED, np.array([1, 3]))
+    assert seen.in_training.tolist() == [True] and seen.in_test.tolist() == [False]
+
+
 def test_near_copies_among_the_new_images_share_a_group(few):
     new = [few.images[7], few.images[7][:, ::-1], few.images[8]]
     groups = find_seen(images_of(new), few, TRAINED, TESTED).groups
