@@ -4,12 +4,12 @@ Owns the order of things: the model, its training images, the folder without the
 the answers, and where the result is written.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from mlflow.pyfunc import PyFuncModel
 from PIL import Image
 
 from mlflow_server import Tracking, TrackingError
@@ -73,7 +73,7 @@ def try_elsewhere(folder: Path, model_uri: str, settings: Settings) -> Path:
     print(f"{len(new.files)} of {len(images.files)} images are new to {model_uri}", flush=True)
     model = load_model(settings.tracking_uri, model_uri)
     groups = seen.groups[~seen.in_training]
-    answers = ask(model, new).assign(group=groups)
+    answers = ask(model.predict, new).assign(group=groups)
     result = Result(
         model=model_uri,
         folder=folder,
@@ -136,15 +136,17 @@ def find_dataset(name: str, digest: str, root: Path) -> Dataset | None:
     return None
 
 
-def ask(model: PyFuncModel, images: ExternalImages) -> pd.DataFrame:
-    """The model's answers to the files as they come: file, label, score, predicted."""
+def ask(
+    predict: Callable[[list[np.ndarray]], pd.DataFrame], images: ExternalImages
+) -> pd.DataFrame:
+    """A model's answers to the files as they come: file, label, score, predicted."""
     parts = []
     for start in range(0, len(images.files), BATCH):
         batch = []
         for file in images.files[start : start + BATCH]:
             with Image.open(images.folder / file) as image:
                 batch.append(to_gray(image))
-        parts.append(model.predict(batch))
+        parts.append(predict(batch))
     said = pd.concat(parts, ignore_index=True)
     return pd.DataFrame(
         {
