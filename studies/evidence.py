@@ -31,6 +31,7 @@ from studies.evidence_report import (
 )
 from studies.evidence_split import (
     CONFOUNDS,
+    F1_THRESHOLD,
     RECALL_THRESHOLD,
     REFERENCES,
     Split,
@@ -146,6 +147,7 @@ def assemble(session: Session, splits: list[Split]) -> Evidence:
 
 KINDS = {
     RECALL_THRESHOLD: OPERATING,
+    F1_THRESHOLD: OPERATING,
     **dict.fromkeys(FLOORS, FLOOR),
     **dict.fromkeys(CONFOUNDS, CONFOUND),
     **dict.fromkeys(REFERENCES, REFERENCE),

@@ -19,6 +19,7 @@ from studies.evidence_report import (
     REFERENCE,
     Evidence,
     claims,
+    f1_words,
     operating_words,
     places_table,
     splits_table,
@@ -77,7 +78,7 @@ def write_page(evidence: Evidence) -> str:
     """The HTML page, with the looks of a study's report."""
     words = MarkdownIt("js-default").enable("table")
     claimed = "".join(words.render(sentence) for sentence in claims(evidence))
-    below = [operating_words(evidence), places_table(evidence)]
+    below = [operating_words(evidence), f1_words(evidence), places_table(evidence)]
     sections = {
         "Result": f'<div class="tiles">{_tiles(evidence)}</div>{claimed}',
         "Beside the others": _html_table(evidence) + f"<p class='note'>{ABOUT_INTERVALS}</p>",

@@ -7,7 +7,13 @@ from sklearn import metrics as sk
 from sklearn.utils.class_weight import compute_sample_weight
 
 from models.heads.giaem import balanced_f_beta
-from training.metrics import bootstrap_intervals, evaluate, recall_threshold, wilson_lower
+from training.metrics import (
+    bootstrap_intervals,
+    evaluate,
+    recall_threshold,
+    two_class_f1_threshold,
+    wilson_lower,
+)
 
 
 @pytest.fixture
@@ -247,3 +253,19 @@ def test_copies_within_their_groups_leave_the_recall_threshold(answers):
 def test_a_floor_that_is_no_proportion_below_one_is_refused(floor):
     with pytest.raises(ValueError, match=r"floor must be in \[0, 1\), got"):
         recall_threshold([0, 1], [0.0, 1.0], floor=floor)
+
+
+def test_the_two_class_f1_threshold_lies_between_the_scores_that_it_parts():
+    labels, scores = [0, 0, 1, 0, 1, 1], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    # flagged from 0.5: tp 2, fn 1, tn 3, fp 0 -> 0.8 and 6/7; from 0.3: 6/7 and 0.8: a tie
+    assert two_class_f1_threshold(labels, scores) == pytest.approx(0.45)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_other_threshold_has_a_better_two_class_f1(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, 40)
+    scores = np.round(rng.normal(labels, 1.0), 1)  # with ties
+    found = evaluate(labels, scores >= two_class_f1_threshold(labels, scores), scores)
+    values = [sk.f1_score(labels, scores >= level, average="macro") for level in scores]
+    assert found["macro_f1"] == pytest.approx(max(values))

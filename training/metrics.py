@@ -129,6 +129,22 @@ def recall_threshold(labels, scores, *, floor: float, groups=None) -> float:
     raise ValueError(_too_few(n, floor, counted="tumours" if groups is None else "tumour groups"))
 
 
+def two_class_f1_threshold(labels, scores) -> float:
+    """The threshold with the highest two-class F1 (`macro_f1`), midway between two scores.
+
+    Flag where score >= threshold. Of equally good ones the highest.
+    """
+    labels, _, scores = _checked(labels, labels, scores)
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)
+    tp = np.cumsum(labels[order])[last_of_tie]
+    fp = last_of_tie + 1 - tp
+    fn, tn = labels.sum() - tp, (~labels).sum() - fp
+    f1 = tp / (2 * tp + fp + fn) + tn / (2 * tn + fp + fn)
+    best, levels = np.argmax(f1), scores[order][last_of_tie]
+    return float(levels[best : best + 2].mean())
+
+
 def _found_at(scores, groups) -> tuple[np.ndarray, np.ndarray, int]:
     """Each distinct score, the highest first, how many groups it finds, and of how many."""
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
