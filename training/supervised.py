@@ -1,22 +1,27 @@
 """The supervised reference: what labels would add, on the same frozen features.
 
-A logistic regression over pooled features, trained on labelled images of both classes under the
-classifier's split. Its test images are others than a detector's; it is a reference, not a rival.
+A logistic regression over what `patch_features` has: pooled features, and the distances of a
+slice's patches to those of healthy slices. It is trained on labelled images of both classes under
+the classifier's split; its test images are others than a detector's: a reference, not a rival.
 """
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from models.backbones import LITE, is_installed
+from models.backbones import GRID, LITE, is_installed
 from models.error_mapper import FLIPS
-from training.data import split
+from training.data import Dataset, split
 from training.detector import DetectorSpec, features_of
 from training.features import FeatureStore
 from training.floors import Scored, evaluate_scored
 
 STRENGTHS = (1e-3, 1e-2, 1e-1)  # of scikit-learn's C, chosen by log-loss on validation
+RANKS = [0, 1, 2, 4, 8, 16, 32]  # which of a slice's 64 distances, the largest first; our choice
+N_FOLDS = 5  # a healthy training image is compared with those of the other folds
 DETECTOR = DetectorSpec("patch_features")
 
 
@@ -28,21 +33,23 @@ def has_frozen_features() -> bool:
 def supervised_reference(store: FeatureStore, *, seed: int, protocol: str = "grouped") -> Scored:
     """The answers on the classifier's test split of this seed, asked once a call.
 
-    Each image is seen under all four flips: in training as four images, else as their mean score.
-    A group of near-copies counts as the square root of its size.
+    The regularisation is chosen on validation images, which then join the training. Each image is
+    seen under all four flips: in training as four images, else as their mean score. A group of
+    near-copies counts as the square root of its size.
     """
     dataset = store.dataset
     splits = split(
         dataset.labels, dataset.groups, protocol=protocol, scheme="classifier", seed=seed
     )
-    pooled = _pooled(store)
-    weights = 1 / np.sqrt(np.bincount(dataset.groups)[dataset.groups[splits.train]])
-    train = np.concatenate([flip[splits.train] for flip in pooled])
-    labels = np.tile(dataset.labels[splits.train], len(pooled))
-    models = [_fit(train, labels, np.tile(weights, len(pooled)), c) for c in STRENGTHS]
-    val_labels = dataset.labels[splits.val]
-    losses = [_log_loss(val_labels, _scores(model, pooled, splits.val)) for model in models]
-    scores = _scores(models[int(np.argmin(losses))], pooled, splits.test)
+    features = _features(store)
+    rows = _rows(dataset, features, splits.train)
+    models = [_fit(dataset, rows, splits.train, strength) for strength in STRENGTHS]
+    labels = dataset.labels[splits.val]
+    losses = [_log_loss(labels, _scores(model, rows, splits.val)) for model in models]
+    known = np.sort(np.concatenate([splits.train, splits.val]))
+    rows = _rows(dataset, features, known)
+    model = _fit(dataset, rows, known, STRENGTHS[int(np.argmin(losses))])
+    scores = _scores(model, rows, splits.test)
     return evaluate_scored(
         "logistic_regression",
         dataset.labels[splits.test],
@@ -53,22 +60,58 @@ def supervised_reference(store: FeatureStore, *, seed: int, protocol: str = "gro
     )
 
 
-def _pooled(store: FeatureStore) -> list[np.ndarray]:
-    """Mean, maximum and spread of each channel over the grid: (n, 3 channels) for each flip."""
-    everyone = np.arange(len(store.dataset.labels))
-    features = features_of(DETECTOR, store, everyone)
-    grids = [features(flip).float().flatten(2).numpy() for flip in FLIPS["all"]]
-    return [np.concatenate([g.mean(2), g.max(2), g.std(2)], axis=1) for g in grids]
+def _features(store: FeatureStore) -> list[torch.Tensor]:
+    """Features (n, channels, 8, 8) of every image under each flip."""
+    of = features_of(DETECTOR, store, np.arange(len(store.dataset.labels)))
+    return [of(flip).float() for flip in FLIPS["all"]]
 
 
-def _fit(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, strength: float) -> Pipeline:
+def _rows(dataset: Dataset, features: list[torch.Tensor], known: np.ndarray) -> list[np.ndarray]:
+    """What the regression sees of every image, (n, d) for each flip; no label but `known`'s."""
+    healthy = known[dataset.labels[known] == 0]
+    distances = _distances(dataset, features, healthy)
+    return [np.hstack([_pooled(f), d]) for f, d in zip(features, distances, strict=True)]
+
+
+def _pooled(features: torch.Tensor) -> np.ndarray:
+    """Mean, maximum and spread of each channel over the grid."""
+    grid = features.flatten(2).numpy()
+    return np.concatenate([grid.mean(2), grid.max(2), grid.std(2)], axis=1)
+
+
+def _distances(
+    dataset: Dataset, features: list[torch.Tensor], healthy: np.ndarray
+) -> list[np.ndarray]:
+    """Logarithms of a slice's largest distances to healthy ones, never to its own near-copies."""
+    found = [np.empty((len(f), len(RANKS))) for f in features]
+    everyone = np.arange(len(dataset.labels))
+    folds = GroupKFold(N_FOLDS).split(healthy, groups=dataset.groups[healthy])
+    rounds = [(healthy, np.setdiff1d(everyone, healthy))]
+    rounds += [(healthy[learned], healthy[asked]) for learned, asked in folds]
+    for learned, asked in rounds:
+        network = DETECTOR.build().network
+        network.learn(features[0][learned], torch.from_numpy(dataset.groups[learned]))
+        for of_flip, f in zip(found, features, strict=True):
+            grid = network.compare(f[asked], torch.Size([GRID, GRID])).flatten(1).numpy()
+            of_flip[asked] = np.log(-np.sort(-grid, axis=1)[:, RANKS] + 1e-6)
+    return found
+
+
+def _fit(
+    dataset: Dataset, rows: list[np.ndarray], indices: np.ndarray, strength: float
+) -> Pipeline:
+    weights = 1 / np.sqrt(np.bincount(dataset.groups)[dataset.groups[indices]])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
-    return model.fit(rows, labels, logisticregression__sample_weight=weights / weights.mean())
+    return model.fit(
+        np.concatenate([of_flip[indices] for of_flip in rows]),
+        np.tile(dataset.labels[indices], len(rows)),
+        logisticregression__sample_weight=np.tile(weights / weights.mean(), len(rows)),
+    )
 
 
-def _scores(model: Pipeline, pooled: list[np.ndarray], indices: np.ndarray) -> np.ndarray:
+def _scores(model: Pipeline, rows: list[np.ndarray], indices: np.ndarray) -> np.ndarray:
     """The mean decision over the flips, float64 (k,)."""
-    return np.mean([model.decision_function(flip[indices]) for flip in pooled], axis=0)
+    return np.mean([model.decision_function(of_flip[indices]) for of_flip in rows], axis=0)
 
 
 def _log_loss(labels: np.ndarray, scores: np.ndarray) -> float:
