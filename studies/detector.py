@@ -73,7 +73,7 @@ FIRST = {
     "metric": "whitened",
     "intensity": "none",
     "flips": "all",
-    "smoothing": 0.0,
+    "smoothing": 4.0,
     "brain_mask": False,
     "scaling": "healthy",
     "head": "map_score",

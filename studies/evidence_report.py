@@ -155,7 +155,7 @@ def splits_table(evidence: Evidence) -> str:
 def operating_words(evidence: Evidence) -> str:
     """What the recall threshold keeps on test, and what a higher one would."""
     notes = "\n".join(f"- seed {split.seed}: {split.threshold_note}" for split in evidence.splits)
-    points = [row for row in evidence.rows if row.name == RECALL_THRESHOLD]
+    points = [row.repeated for row in evidence.rows if row.name == RECALL_THRESHOLD]
     if not points:
         return f"**No recall of {RECALL_FLOOR:.2f} can be shown on validation:**\n\n{notes}"
     return (
@@ -169,7 +169,7 @@ def operating_words(evidence: Evidence) -> str:
 
 def f1_words(evidence: Evidence) -> str:
     """What the threshold with the best two-class F1 on validation is worth on test."""
-    [point] = [row for row in evidence.rows if row.name == F1_THRESHOLD]
+    [point] = [row.repeated for row in evidence.rows if row.name == F1_THRESHOLD]
     return (
         "**The paper's measure.** `f1_threshold` is the method under the threshold with the best "
         f"two-class F1 on validation: on test it has {cell(point, 'macro_f1')}, with a recall of "

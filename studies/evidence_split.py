@@ -5,9 +5,8 @@ the study came to its best trial is the runner's; what the answers are worth ove
 not known here.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.control_runs import CONTROLS
-from studies.finish import read_answers, score_floors, test_looks
+from studies.finish import locate, read_answers, score_floors, test_looks
 from studies.record import FAILED
 from studies.runner import open_search, trials_in
 from studies.session import Session
@@ -26,7 +25,7 @@ from training import controls
 from training.cache import code_digest
 from training.controls import file_geometry
 from training.floors import Scored, evaluate_scored
-from training.localization import Localization, localize
+from training.localization import Localization
 from training.metrics import recall_threshold, two_class_f1_threshold
 from training.supervised import has_frozen_features, supervised_reference
 
@@ -166,20 +165,6 @@ def once(session: Session, name: str, ask: Callable[[Session], Scored]) -> Score
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False)
     return read_answers(name, path)
-
-
-def locate(session: Session, best: FrozenTrial, candidate: Candidate) -> Localization | None:
-    """Where the best trial sees the outlined tumours of the test split; kept as it is computed."""
-    path = session.folder / "evidence_answers" / f"localization-{best.number}.json"
-    if not path.exists():
-        maps = session.lab.test_maps(candidate.detector)
-        masks = session.lab.dataset.masks[session.lab.splits.test]
-        predicted = candidate.head.mask(maps.values)
-        found = localize(maps.values, predicted, masks, maps.groups, seed=session.lab.seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(found) if found else None))
-    kept = json.loads(path.read_text())
-    return Localization(**kept) if kept else None
 
 
 def n_ended(search: optuna.Study) -> int:

