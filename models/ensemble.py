@@ -32,10 +32,12 @@ def build(
     weight_synthetic_lesions: float = 0.3,
     weight_denoising_autoencoder: float = 0.1,
     weight_autoencoder: float = 0.0,
+    member_epochs: int = 0,
 ) -> "Ensemble":
     """A weighted sum of its members' errors; the weights are our choice and meant to be searched.
 
-    Members have their own defaults. Changing a weight fits nothing anew.
+    Members have their own defaults, but for `member_epochs`: where it is not 0, those that are
+    trained have so many. Changing a weight fits nothing anew.
     """
     weights = {
         "patch_features": weight_patch_features,
@@ -46,6 +48,8 @@ def build(
     for name, weight in weights.items():
         if weight < 0:
             raise ValueError(f"weight_{name} must be at least 0, got {weight}.")
+    if member_epochs < 0:
+        raise ValueError(f"member_epochs must be at least 0, got {member_epochs}.")
     if not any(weights.values()):
         raise ValueError("An ensemble needs a weight above 0, got 0 for every member.")
     return Ensemble(weights)

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from models import autoencoder, denoising_autoencoder, synthetic_lesions
 from models.ensemble import MEMBERS, SIDE, build
 from training.cache import Cache
 from training.data import Splits, split
@@ -54,16 +53,14 @@ def test_a_bad_weight_is_a_sentence(chosen, sentence):
 
 
 @pytest.mark.slow
-def test_members_are_fitted_once_and_another_weight_fits_nothing(phantom, tmp_path, monkeypatch):
-    for module in (autoencoder, denoising_autoencoder, synthetic_lesions):
-        monkeypatch.setitem(module.SCHEDULE, "n_epochs", 2)
+def test_members_are_fitted_once_and_another_weight_fits_nothing(phantom, tmp_path):
     whole = split(phantom.labels, phantom.groups)
     splits = Splits(whole.train[:64], whole.val, whole.test)
     store = FeatureStore(phantom, Cache(tmp_path), CPU, say=lambda _: None)
     fits = []
 
     def fit(**chosen: float):
-        spec = DetectorSpec("ensemble", chosen)
+        spec = DetectorSpec("ensemble", {"member_epochs": 2, **chosen})
         return fit_detector(
             spec, splits, store, precision="fp32", on_train=lambda: fits.append(chosen)
         )
@@ -75,6 +72,8 @@ def test_members_are_fitted_once_and_another_weight_fits_nothing(phantom, tmp_pa
     images = whole.val[:4]
     assert (first.error_maps(images).values != alone.error_maps(images).values).any()
     member = fit_detector(DetectorSpec("patch_features"), splits, store, precision="fp32")
+    short = DetectorSpec("autoencoder", {"n_epochs": 2})
     assert not member.trained
+    assert not fit_detector(short, splits, store, precision="fp32").trained
     theirs, ours = member.error_maps(images).values, alone.error_maps(images).values
     assert abs(theirs.max((1, 2)) - ours.max((1, 2))).max() < 0.1  # at 64 px, its own reference

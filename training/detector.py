@@ -138,11 +138,7 @@ def fit_detector(
     spec = spec.complete()
     members = {
         name: fit_detector(
-            DetectorSpec(name, {"intensity": spec.hyperparameters["intensity"]}, spec.seed),
-            splits,
-            store,
-            precision=precision,
-            on_train=on_train,
+            _member(spec, name), splits, store, precision=precision, on_train=on_train
         )
         for name in getattr(spec.build().network, "members", ())
     }
@@ -301,6 +297,15 @@ def _defaults(module: ModuleType) -> dict[str, object]:
     own = {name: argument.default for name, argument in arguments.items()}
     here = module.where_installed() if hasattr(module, "where_installed") else {}
     return own | here | module.SCHEDULE | error_mapper.DEFAULTS | getattr(module, "MAPPING", {})
+
+
+def _member(spec: DetectorSpec, name: str) -> DetectorSpec:
+    """What a detector that another is made of is fitted as: that one's grey values and pace."""
+    hyperparameters = {"intensity": spec.hyperparameters["intensity"]}
+    n_epochs = spec.hyperparameters.get("member_epochs")
+    if n_epochs and "n_epochs" in detector_module(name).SCHEDULE:
+        hyperparameters["n_epochs"] = n_epochs
+    return DetectorSpec(name, hyperparameters, spec.seed)
 
 
 def _features(
