@@ -22,7 +22,7 @@ from studies.evidence import N_SPLITS, make_evidence
 from studies.external import default_model, try_elsewhere
 from studies.runner import run
 from studies.settings import Settings
-from studies.study import StudyError, find_study, known_studies
+from studies.study import StudyError, describe_studies, find_study
 from studies.table import SPLITS, Selection, make_table
 from studies.ui import open_ui
 from training.cache import CacheError
@@ -119,8 +119,7 @@ def answer_elsewhere(options: argparse.Namespace) -> int:
 
 def list_studies(options: argparse.Namespace) -> int:
     """`list`: a line a study."""
-    for study in known_studies().values():
-        print(f"{study.name:<14} {study.doc}")
+    print("\n".join(describe_studies()))
     return 0
 
 

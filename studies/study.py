@@ -260,6 +260,13 @@ def find_study(name: str) -> Study:
     """The study of that name; an unknown one lists those there are."""
     studies = known_studies()
     if name not in studies:
-        lines = "\n".join(f"  {study.name:<14} {study.doc}" for study in studies.values())
+        lines = "\n".join(f"  {line}" for line in describe_studies())
         raise StudyError(f"There is no study '{name}'. The studies are:\n{lines}")
     return studies[name]
+
+
+def describe_studies() -> list[str]:
+    """A line a study: its name, and the first line of its docstring."""
+    studies = known_studies().values()
+    width = max(len(study.name) for study in studies)
+    return [f"{study.name:<{width}}  {study.doc}" for study in studies]
