@@ -32,6 +32,8 @@ STATE_COLORS = {
 CONTOUR_CELLS = 60
 NEIGHBORS = 5  # feasible trials that a cell of a contour averages
 MOST_CONTOURED = 4  # parameters; more panels are unreadable
+MOST_AXES = 10  # of parallel coordinates; more are unreadable
+MOST_BARS = 12  # of importances
 MOST_LEVEL = 7  # names side by side over parallel coordinates; more of them overlap
 NOT_USED = "not used"  # by a trial of another branch
 
@@ -96,7 +98,8 @@ def parallel_coordinates(study: optuna.Study, params: list[str], *, metric: str)
     table = table[table.feasible].sort_values("value", ascending=_is_maximized(study))
     if table.empty:
         raise NotPlottable("No completed trial keeps the constraints.")
-    dimensions = [_dimension(axis(study, name, table[name])) for name in _used(table, params)]
+    names = _most_used(table, params)
+    dimensions = [_dimension(axis(study, name, table[name])) for name in names]
     crowded = len(dimensions) > MOST_LEVEL
     lines = go.Parcoords(
         dimensions=[*dimensions, {"label": metric, "values": table.value}],
@@ -110,6 +113,12 @@ def parallel_coordinates(study: optuna.Study, params: list[str], *, metric: str)
     lines.line.colorbar = {"title": metric, "thickness": 12}
     margin = {"l": 150 if crowded else 70, "r": 40, "t": 100 if crowded else 60, "b": 30}
     return styled(go.Figure(lines), height=430, margin=margin)
+
+
+def _most_used(table: pd.DataFrame, params: list[str]) -> list[str]:
+    """The parameters that most of the trials have, as many as fit side by side, in their order."""
+    counts = table[_used(table, params)].notna().sum().sort_values(ascending=False, kind="stable")
+    return [name for name in params if name in counts.index[:MOST_AXES]]
 
 
 def _dimension(where: Axis) -> dict:
@@ -156,7 +165,7 @@ def history(study: optuna.Study, *, metric: str) -> go.Figure:
 def importances(study: optuna.Study, params: list[str]) -> go.Figure:
     """How much each parameter matters for being among the best tenth of the trials."""
     shares = importance_shares(study, params)
-    names = sorted(shares, key=shares.get)
+    names = sorted(shares, key=shares.get)[-MOST_BARS:]
     bars = go.Bar(
         x=[shares[name] for name in names],
         y=names,
@@ -192,7 +201,13 @@ def slices(study: optuna.Study, params: list[str], *, metric: str) -> go.Figure:
     params = _used(table, params)
     columns = min(3, len(params))
     rows = -(-len(params) // columns)
-    figure = make_subplots(rows, columns, shared_yaxes=True, horizontal_spacing=0.04)
+    figure = make_subplots(
+        rows,
+        columns,
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        vertical_spacing=0.45 / rows if rows > 1 else None,  # room for long names of choices
+    )
     for position, name in enumerate(params):
         place = {"row": position // columns + 1, "col": position % columns + 1}
         having = table[table[name].notna()]

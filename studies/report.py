@@ -162,6 +162,7 @@ def _search_plots(report: ReportInput) -> list[Plot]:
             "wide",
             "Parallel coordinates",
             "Drag along an axis to keep the trials that pass there; drag a name to move its axis. "
+            f"Of more than {figures.MOST_AXES} parameters, those that most trials have. "
             + _left_out(study),
             partial(figures.parallel_coordinates, study, params, metric=metric),
         ),

@@ -48,6 +48,15 @@ def test_a_trial_that_lacks_a_parameter_passes_below_its_axis(study):
     assert "not used" not in (dimensions[0].ticktext or ())
 
 
+def test_of_many_parameters_those_that_most_trials_have_are_drawn_in_their_order(
+    study, monkeypatch
+):
+    monkeypatch.setattr(figures, "MOST_AXES", 3)
+    study.add_trial(trial(0.5, detector="patches", smoothing=1.0, share=0.5))
+    dimensions = figures.parallel_coordinates(study, PARAMS, metric="f2").data[0].dimensions
+    assert [d.label for d in dimensions] == ["detector", "smoothing", "share", "f2"]
+
+
 def test_a_slice_shows_the_trials_that_have_the_parameter(study):
     figure = figures.slices(study, PARAMS, metric="f2")
     assert [len(trace.x) for trace in figure.data] == [20, 20, 10, 10]
