@@ -19,7 +19,7 @@ from models.heads.giaem import best_giaem, objective_surface
 from studies.candidate import answer, example_grid
 from studies.result_figures import Surface, SurfacePoint
 from studies.session import Session
-from studies.storage import best_feasible, is_feasible
+from studies.storage import begun, best_feasible, is_feasible
 from studies.study import Candidate, News
 from studies.summary import Findings
 from training import floors as floors_module
@@ -144,7 +144,7 @@ def _findings(
     winner: Scored | None,
     beside: list[Scored],
 ) -> Findings:
-    trials = search.get_trials(deepcopy=False)
+    trials = begun(search)
     seconds = sum(trial.duration.total_seconds() for trial in trials if trial.duration)
     return Findings(
         name=session.name,

@@ -1,5 +1,6 @@
 """A study's end made public: the report on disk, its parent run, and the registered model."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from studies.record import Record
 from studies.report import ReportInput, write_report
 from studies.session import Session
 from studies.space import widest
+from studies.storage import begun
 from studies.summary import SHOWN, write_summary, write_words
 from training.data.splits import manifest_with_splits
 
@@ -42,7 +44,7 @@ def as_plotted(session: Session, search: optuna.Study) -> optuna.Study:
     """The trials in memory, each parameter with its widest range: plots need one range for all."""
     box = widest(session.study.space)
     plotted = optuna.create_study(study_name=session.name, direction=session.study.direction)
-    for trial in search.get_trials():
+    for trial in copy.deepcopy(begun(search)):
         trial.distributions = {name: box[name] for name in trial.params}
         plotted.add_trial(trial)
     return plotted

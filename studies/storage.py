@@ -93,6 +93,12 @@ class BranchTPE(TPESampler):
         return {name: together[name] for name in together if name not in self._capped}
 
 
+def begun(search: optuna.Study) -> list[FrozenTrial]:
+    """The trials that have begun, in order: not those that wait for their turn."""
+    trials = search.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.state != TrialState.WAITING]
+
+
 def refuse_changes(name: str, *, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Raise when a resumed study would mix trials of two specifications."""
     before, after = flatten(old), flatten(new)

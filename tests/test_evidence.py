@@ -18,7 +18,7 @@ from studies.record import FAILED, INTERRUPTED
 from studies.runner import open_search
 from studies.session import open_session
 from studies.settings import Settings
-from studies.storage import best_feasible, open_storage
+from studies.storage import begun, best_feasible, open_storage
 from studies.study import News, StudyError, find_study
 from training.controls import permuted_labels
 from training.data.phantom import write as write_phantom
@@ -170,9 +170,9 @@ def test_the_record_keeps_files_and_means(gathered, settings):
 @pytest.mark.slow
 def test_a_study_that_lacks_trials_gets_those_alone(gathered, root, settings):
     session = complete(find_study("giaem"), replace(settings, seed=2, trials=1))
-    assert len(search_of(root, session.name).trials) == 1
+    assert len(begun(search_of(root, session.name))) == 1
     complete(find_study("giaem"), replace(settings, seed=2, trials=3))
-    assert len(search_of(root, session.name).trials) == 3
+    assert len(begun(search_of(root, session.name))) == 3
 
 
 @pytest.mark.slow

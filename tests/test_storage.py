@@ -12,6 +12,7 @@ from studies.space import Capped, When, suggest
 from studies.storage import (
     WORKER,
     BranchTPE,
+    begun,
     best_feasible,
     fail_dead_trials,
     is_alive,
@@ -183,3 +184,11 @@ def test_a_capped_parameter_is_not_held_in_the_range_of_its_first_trial():
 def test_the_sampler_of_branches_warns_of_nothing(recwarn):
     sampler_of(BRANCHES, seed=0)
     assert not recwarn.list
+
+
+def test_a_trial_that_waits_has_not_begun():
+    study = optuna.create_study()
+    study.enqueue_trial({"x": 0.5})
+    study.enqueue_trial({"x": 0.7})
+    study.ask()
+    assert [trial.number for trial in begun(study)] == [0]
