@@ -11,6 +11,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,65 +52,35 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def settings_from(options: argparse.Namespace, *, without: tuple[str, ...] = ()) -> Settings:
+    """What the command line and the environment say, as far as the command asks for it."""
+    known = {field.name for field in fields(Settings)} - set(without)
+    asked = {name: value for name, value in vars(options).items() if name in known}
+    return Settings(**places(), **asked)
+
+
 def run_study(options: argparse.Namespace) -> int:
     """`run`: search, conclude, publish."""
-    settings = Settings(
-        **places(),
-        trials=options.trials,
-        timeout=options.timeout,
-        seed=options.seed,
-        data=options.data,
-        split=options.split,
-        preprocess=options.preprocess,
-        detector=options.detector,
-        device=options.device,
-        label=options.label,
-    )
-    return 0 if run(find_study(options.study), settings) else INTERRUPTED
+    return 0 if run(find_study(options.study), settings_from(options)) else INTERRUPTED
 
 
 def fill_table(options: argparse.Namespace) -> int:
     """`table`: every detector under every head."""
-    settings = Settings(
-        **places(),
-        trials=options.trials,
-        seed=options.seed,
-        data=options.data,
-        preprocess=options.preprocess,
-        device=options.device,
-        label=options.label,
-    )
+    # a row and a split are chosen among, where other commands take them as they are
+    settings = settings_from(options, without=("split", "detector"))
     selection = Selection(options.split, options.detector, options.study)
     return 0 if make_table(settings, selection) else INTERRUPTED
 
 
 def gather_evidence(options: argparse.Namespace) -> int:
     """`evidence`: a study over several splits, with controls."""
-    settings = Settings(
-        **places(),
-        trials=options.trials,
-        seed=options.seed,
-        data=options.data,
-        split=options.split,
-        preprocess=options.preprocess,
-        detector=options.detector,
-        device=options.device,
-        label=options.label,
-    )
-    done = make_evidence(find_study(options.study), settings, options.splits)
+    done = make_evidence(find_study(options.study), settings_from(options), options.splits)
     return 0 if done else INTERRUPTED
 
 
 def answer_elsewhere(options: argparse.Namespace) -> int:
     """`external`: a registered model on a folder of other images."""
-    settings = Settings(
-        **places(),
-        seed=options.seed,
-        split=options.split,
-        preprocess=options.preprocess,
-        detector=options.detector,
-        label=options.label,
-    )
+    settings = settings_from(options)
     if not options.folder:
         raise StudyError("DATA must name a folder with yes/ or no/ or both: `make external DATA=`.")
     model = options.model or default_model(find_study(options.study), settings)

@@ -37,8 +37,8 @@ from studies.evidence_split import (
     Split,
     n_ended,
     score_split,
-    test_answers,
 )
+from studies.finish import answers_path
 from studies.progress import format_params, format_seconds, show_markdown
 from studies.runner import open_search, run
 from studies.session import Session, open_session
@@ -111,7 +111,7 @@ def complete(study: Study, settings: Settings) -> Session | None:
 
 def is_concluded(session: Session, best: FrozenTrial | None) -> bool:
     """Whether the best trial has answered the test split."""
-    return best is not None and test_answers(session, best).exists()
+    return best is not None and answers_path(session, best).exists()
 
 
 def assemble(session: Session, splits: list[Split]) -> Evidence:

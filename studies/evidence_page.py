@@ -1,12 +1,9 @@
 """Evidence as one HTML page with the looks of a study's report; nothing is computed here."""
 
 from html import escape
-from pathlib import Path
-from string import Template
 
 import plotly.graph_objects as go
 from markdown_it import MarkdownIt
-from plotly.offline import get_plotlyjs
 
 from studies.evidence_report import (
     ABOUT_INTERVALS,
@@ -25,7 +22,7 @@ from studies.evidence_report import (
     splits_table,
 )
 from studies.look import ACCENT, INFEASIBLE, MUTED, styled
-from studies.report import PLOTLY
+from studies.report import PLOTLY, Section, as_page
 from training.over_splits import Repeated
 
 COLORS = {
@@ -79,23 +76,15 @@ def write_page(evidence: Evidence) -> str:
     words = MarkdownIt("js-default").enable("table")
     claimed = "".join(words.render(sentence) for sentence in claims(evidence))
     below = [operating_words(evidence), f1_words(evidence), places_table(evidence)]
-    sections = {
+    chapters = {
         "Result": f'<div class="tiles">{_tiles(evidence)}</div>{claimed}',
         "Beside the others": _html_table(evidence) + f"<p class='note'>{ABOUT_INTERVALS}</p>",
         "Every split": _plots(evidence) + words.render(splits_table(evidence)),
         "Details": "".join(words.render(text) for text in below if text),
         "Facts": _facts(evidence),
     }
-    page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-    return page.substitute(
-        title=escape(f"Evidence: {evidence.name}"),
-        plotly=get_plotlyjs(),
-        links="".join(f'<a href="#{_anchor(title)}">{title}</a>' for title in sections),
-        body="".join(
-            f'<section id="{_anchor(title)}"><h2>{title}</h2>{body}</section>'
-            for title, body in sections.items()
-        ),
-    )
+    sections = [Section(_anchor(title), title, body) for title, body in chapters.items()]
+    return as_page(f"Evidence: {evidence.name}", sections)
 
 
 def _tiles(evidence: Evidence) -> str:

@@ -7,15 +7,13 @@ not known here.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import optuna
-import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.control_runs import CONTROLS
-from studies.finish import locate, read_answers, score_floors, test_looks
+from studies.finish import answers_path, as_answers, locate, read_answers, score_floors, test_looks
 from studies.record import FAILED
 from studies.runner import open_search, trials_in
 from studies.session import Session
@@ -74,7 +72,7 @@ def score_split(session: Session) -> Split:
             f"No trial of '{session.name}' keeps the constraints on validation, so its test split "
             "has no answer and there is nothing to average. Ask for more TRIALS."
         )
-    method = read_answers(session.study.name, test_answers(session, best))
+    method = read_answers(session.study.name, answers_path(session, best))
     candidate = session.study.fit(best.params, session.lab, News())
     operating, note = operating_point(session, candidate, method)
     asked = CONFOUNDS | (REFERENCES if has_frozen_features() else {})
@@ -153,17 +151,9 @@ def once(session: Session, name: str, ask: Callable[[Session], Scored]) -> Score
     path = session.folder / "evidence_answers" / f"{name}.csv"
     if not path.exists():
         print(f"{session.name}: {name} ...", flush=True)
-        scored = ask(session)
-        table = pd.DataFrame(
-            {
-                "label": scored.labels,
-                "group": scored.groups,
-                "score": scored.scores,
-                "predicted": scored.predicted,
-            }
-        )
+        answers = as_answers(ask(session))
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path, index=False)
+        answers.to_csv(path, index=False)
     return read_answers(name, path)
 
 
@@ -171,8 +161,3 @@ def n_ended(search: optuna.Study) -> int:
     """How many trials came to an end of their own: not those that were interrupted."""
     failed = [trial for trial in trials_in(search, TrialState.FAIL) if FAILED in trial.user_attrs]
     return len(trials_in(search, TrialState.COMPLETE, TrialState.PRUNED)) + len(failed)
-
-
-def test_answers(session: Session, best: FrozenTrial) -> Path:
-    """Where the best trial's answers on test are kept."""
-    return session.folder / "test" / f"trial_{best.number}.csv"

@@ -68,7 +68,7 @@ def score_on_test(
     session: Session, search: optuna.Study, best: FrozenTrial, candidate: Candidate
 ) -> Scored:
     """The best trial's answers on the test split: read where it has given them, else asked for."""
-    path = session.folder / "test" / f"trial_{best.number}.csv"
+    path = answers_path(session, best)
     if path.exists():
         return read_answers(session.study.name, path)
     looks = search.user_attrs.get(TEST_LOOKS, [])
@@ -77,6 +77,11 @@ def score_on_test(
     scored = answer(session.study.name, candidate, maps)
     write_answers(scored, path, session=session)
     return scored
+
+
+def answers_path(session: Session, trial: FrozenTrial) -> Path:
+    """Where a trial's answers on the test split are kept."""
+    return session.folder / "test" / f"trial_{trial.number}.csv"
 
 
 def locate(session: Session, best: FrozenTrial, candidate: Candidate) -> Localization | None:
@@ -111,18 +116,23 @@ def score_floors(session: Session) -> list[Scored]:
 
 def write_answers(scored: Scored, path: Path, *, session: Session) -> None:
     """One row a test image: file, label, group, score and answer."""
+    table = as_answers(scored)
     files = session.lab.dataset.manifest["file"].to_numpy()[session.lab.splits.test]
-    table = pd.DataFrame(
+    table.insert(0, "file", files)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False)
+
+
+def as_answers(scored: Scored) -> pd.DataFrame:
+    """One row an image: what `read_answers` needs."""
+    return pd.DataFrame(
         {
-            "file": files,
             "label": scored.labels,
             "group": scored.groups,
             "score": scored.scores,
             "predicted": scored.predicted,
         }
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False)
 
 
 def read_answers(name: str, path: Path) -> Scored:

@@ -8,7 +8,7 @@ import optuna
 
 from mlflow_server.registry import register
 from studies.candidate import as_predictor
-from studies.finish import Conclusion
+from studies.finish import Conclusion, answers_path
 from studies.provenance import installed_packages
 from studies.record import Record
 from studies.report import ReportInput, write_report
@@ -65,10 +65,9 @@ def write_evidence(session: Session, conclusion: Conclusion, report: Path, folde
     dataset.left_out.to_csv(folder / "left_out.csv", index=False)
     for caption, grid in conclusion.grids.items():
         grid.save(folder / f"{caption.lower().replace(' ', '_')}.png")
-    answers = session.folder / "test"
     if conclusion.best:
-        name = f"trial_{conclusion.best.number}.csv"
-        (folder / "test_answers.csv").write_bytes((answers / name).read_bytes())
+        answers = answers_path(session, conclusion.best)
+        (folder / "test_answers.csv").write_bytes(answers.read_bytes())
 
 
 def test_metrics(conclusion: Conclusion) -> dict[str, float]:

@@ -94,15 +94,23 @@ def build_report(report: ReportInput) -> str:
         Section("examples", "Examples", _examples(report.grids)),
         Section("facts", "Facts", _facts(report.facts)),
     ]
+    return as_page(report.title, sections)
+
+
+def as_page(title: str, sections: list[Section]) -> str:
+    """A page of chapters with plotly inside; those without a body are left out."""
     sections = [section for section in sections if section.body]
     links = "".join(f'<a href="#{s.anchor}">{s.title}</a>' for s in sections)
     body = "".join(
         f'<section id="{s.anchor}"><h2>{s.title}</h2>{s.body}</section>' for s in sections
     )
+    return fill_page(title, links=links, body=body, plotly=get_plotlyjs())
+
+
+def fill_page(title: str, *, links: str, body: str, plotly: str = "") -> str:
+    """The HTML that all pages share, filled; `title` is text, the rest HTML and script."""
     page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-    return page.substitute(
-        title=escape(report.title), plotly=get_plotlyjs(), links=links, body=body
-    )
+    return page.substitute(title=escape(title), plotly=plotly, links=links, body=body)
 
 
 def _result(report: ReportInput) -> str:

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from mlflow_server import TrackingError
 from models.heads import HEADS
-from studies.finish import read_answers, score_floors
+from studies.finish import answers_path, read_answers, score_floors
 from studies.progress import format_seconds, show_markdown
 from studies.record import FAILED
 from studies.runner import Ending, interrupts, open_search, run, trials_in
@@ -236,7 +236,7 @@ def kept_answers(session: Session, best: FrozenTrial | None) -> Scored | None:
     """What the best trial said of the test split, where it was asked."""
     if best is None:
         return None
-    path = session.folder / "test" / f"trial_{best.number}.csv"
+    path = answers_path(session, best)
     return read_answers(session.study.name, path) if path.exists() else None
 
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from string import Template
 
 import pandas as pd
 from markdown_it import MarkdownIt
 from plotly.colors import sample_colorscale
 
 from studies.look import INK, SCALE
+from studies.report import fill_page
 from studies.summary import DISCLAIMER
 from training.floors import Scored
 
@@ -161,13 +161,8 @@ def as_page(tables: list[Table]) -> str:
         "from a bootstrap over groups of near-copies. Bold: the highest of its row. Light to dark: "
         f"{LIGHT:g} to {DARK:g}. The floors, below, need neither network nor head."
     )
-    page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-    return page.substitute(
-        title=TITLE,
-        plotly="",
-        links=links,
-        body=f'<section><p class="note">{about} {DISCLAIMER}</p></section>{body}',
-    )
+    note = f'<section><p class="note">{about} {DISCLAIMER}</p></section>'
+    return fill_page(TITLE, links=links, body=note + body)
 
 
 def _section(table: Table) -> str:
