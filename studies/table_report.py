@@ -195,7 +195,8 @@ def _matrix(table: Table, metric: str) -> str:
         rows.append(f"<tr><td><i>{escape(floor.name)}</i></td>{empty}{cell}</tr>")
     return (
         '<div class="scroll"><table class="methods" style="table-layout:fixed;min-width:760px">'
-        f"<thead><tr><th>detector</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
+        f"<thead><tr><th style='width:190px'>detector</th>{heads}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody>"
         "</table></div>"
     )
 
