@@ -26,7 +26,9 @@ class TrainingError(RuntimeError):
 class Trainable(Protocol):
     """An `nn.Module` with its optimizer. x is float (b, 1, h, w) in [0, 1].
 
-    One that has `reconstruct(x) -> x_hat` is refused when its reconstructions have collapsed.
+    One that is trained with labels takes them too: int64 (b,). Where it has `begin_epoch(epoch,
+    n_epochs)` (from 1) or `end_epoch(metrics)`, they are called: schedules live there. One that has
+    `reconstruct(x) -> x_hat` is refused when its reconstructions have collapsed.
     """
 
     def train_step(self, x: Tensor) -> dict[str, Tensor]: ...
@@ -53,38 +55,47 @@ def fit(
     seed: int,
     device: torch.device,
     precision: str,
+    train_labels: np.ndarray | None = None,
+    val_labels: np.ndarray | None = None,
+    watched: str = "val_loss",
     monitor: Callable[[Trainable], dict[str, float]] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Training:
-    """Train on uint8 images (n, h, w) until `val_loss` has not improved for `patience` epochs.
+    """Train on uint8 images (n, h, w) until `watched` has not fallen for `patience` epochs.
 
     The same seed gives the same weights, bit for bit, on the same machine and thread count.
-    `monitor` adds metrics to an epoch; `on_epoch` hears of it and may end the training by raising.
+    `monitor` adds metrics to an epoch, of which `watched` may be one; `on_epoch` hears of them and
+    may end the training by raising.
     """
     _check_counts(n_epochs=n_epochs, batch_size=batch_size, patience=patience)
     started = time.perf_counter()
     module.to(device, memory_format=torch.channels_last)
-    train, val = (torch.from_numpy(images).to(device) for images in (train_images, val_images))
+    train = _on_device(train_images, train_labels, device)
+    val = _on_device(val_images, val_labels, device)
     order = torch.Generator().manual_seed(seed)
     history, best_epoch, best_weights = [], 0, None
     with seeded(seed, device):
         for epoch in range(1, n_epochs + 1):
             epoch_started = time.perf_counter()
+            if hasattr(module, "begin_epoch"):
+                module.begin_epoch(epoch, n_epochs)
             metrics = _one_epoch(module, train, val, order, batch_size, precision)
             _check_finite(metrics, epoch)
             if monitor:
                 metrics |= monitor(module)
+            if hasattr(module, "end_epoch"):
+                module.end_epoch(metrics)
             metrics["seconds"] = time.perf_counter() - epoch_started
             history.append(metrics)
             if on_epoch:
                 on_epoch(epoch, metrics)
-            if not best_epoch or metrics["val_loss"] < history[best_epoch - 1]["val_loss"]:
+            if not best_epoch or metrics[watched] < history[best_epoch - 1][watched]:
                 best_epoch, best_weights = epoch, copy.deepcopy(module.state_dict())
             if epoch - best_epoch >= patience:
                 break
     module.load_state_dict(best_weights)
     if hasattr(module, "reconstruct"):
-        _check_collapse(module, val)
+        _check_collapse(module, val[0])
     return Training(best_epoch, history, time.perf_counter() - started)
 
 
@@ -104,12 +115,20 @@ def as_input(images: Tensor) -> Tensor:
     return images.unsqueeze(1).float().div_(255)
 
 
+def _on_device(
+    images: np.ndarray, labels: np.ndarray | None, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Images, and labels where there are any: what a step takes."""
+    arrays = (images,) if labels is None else (images, labels)
+    return tuple(torch.from_numpy(array).to(device) for array in arrays)
+
+
 def _one_epoch(module, train, val, order, batch_size, precision) -> dict[str, float]:
-    shuffled = torch.randperm(len(train), generator=order).to(train.device)
+    shuffled = torch.randperm(len(train[0]), generator=order).to(train[0].device)
     module.train()
     trained = _mean_losses(module.train_step, train, shuffled.split(batch_size), precision)
     module.eval()
-    in_order = torch.arange(len(val), device=val.device)
+    in_order = torch.arange(len(val[0]), device=val[0].device)
     validated = _mean_losses(module.eval_step, val, in_order.split(batch_size), precision)
     return {f"train_{name}": value for name, value in trained.items()} | {
         f"val_{name}": value for name, value in validated.items()
@@ -117,16 +136,17 @@ def _one_epoch(module, train, val, order, batch_size, precision) -> dict[str, fl
 
 
 def _mean_losses(
-    step: Callable[[Tensor], dict[str, Tensor]],
-    images: Tensor,
+    step: Callable[..., dict[str, Tensor]],
+    data: tuple[Tensor, ...],
     batches: Iterable[Tensor],
     precision: str,
 ) -> dict[str, float]:
     sums = defaultdict(float)  # stay on the device until the epoch ends
+    images, *labels = data
     for batch in batches:
         # one context a step: autocast remembers the weights that it has cast until it is left
         with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            losses = step(as_input(images[batch]))
+            losses = step(as_input(images[batch]), *(known[batch] for known in labels))
         for name, value in losses.items():
             sums[name] += value * len(batch)
     return {name: float(total) / len(images) for name, total in sums.items()}
