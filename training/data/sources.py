@@ -14,6 +14,7 @@ from training.cache import DISK_FULL, Cache, CacheError, code_digest, make_key
 from training.data import br35h, phantom, store
 from training.data.dataset import DataError, Dataset
 from training.data.folder import CLASS_FOLDERS, Listing, list_images, make_dataset
+from training.data.synthetic import as_dataset, is_synthetic, read_synthetic
 
 # What is kept was made by these modules and is made again when one of them changes.
 CODE = ("copies", "folder", "head", "outlines", "preprocess", "store")
@@ -37,7 +38,8 @@ def load(
 
     "br35h" is found in the environment's BR35H_DIR or in `root`, else downloaded. "auto" is the
     same, but takes the phantom set where there is no network. "phantom" is that set, anything else
-    a folder with `yes/` and `no/`. The first line said names the data.
+    a folder with `yes/` and `no/`; one that `make generate` wrote is taken as it is. The first line
+    said names the data.
     """
     try:
         source = _find(data, root)
@@ -70,8 +72,7 @@ def _find(data: str, root: Path) -> _Source:
         raise DataError(
             f"DATA must be auto, br35h, phantom or a folder with yes/ and no/, got {data!r}."
         )
-    folder = Path(data).resolve()
-    return _Source(folder.name, folder, folder.name, f" in {folder}")
+    return _folder(Path(data).resolve())
 
 
 def _br35h(root: Path) -> _Source:
@@ -101,9 +102,22 @@ def _phantom(root: Path, reason: str) -> _Source:
     return _Source("phantom", folder, "phantom set", remark)
 
 
+def _folder(folder: Path) -> _Source:
+    if not is_synthetic(folder):
+        return _Source(folder.name, folder, folder.name, f" in {folder}")
+    for name in CLASS_FOLDERS:
+        if not (folder / name).is_dir():
+            raise DataError(
+                f"{folder} holds no synthetic images for {name}/, and a data set needs both "
+                "classes. `make generate` with FOR=classifier makes both."
+            )
+    return _Source(folder.name, folder, folder.name, f" in {folder}, synthetic: taken as they are")
+
+
 def _prepared(listing: Listing, name: str, preprocess: str, root: Path) -> Dataset:
     """The Dataset of a listing, made at most once as long as no file and no code changes."""
-    code = code_digest(*(import_module(f"training.data.{module}") for module in CODE))
+    modules = (*CODE, "synthetic") if is_synthetic(listing.folder) else CODE
+    code = code_digest(*(import_module(f"training.data.{module}") for module in modules))
     key = make_key(
         folder=str(listing.folder),
         files=listing.files,
@@ -113,10 +127,15 @@ def _prepared(listing: Listing, name: str, preprocess: str, root: Path) -> Datas
         code=code,
     )
     kept = Cache(root / "data" / "prepared").get_or_make(
-        key,
-        lambda entry: store.save(make_dataset(listing, name=name, preprocess=preprocess), entry),
+        key, lambda entry: store.save(_make(listing, name, preprocess), entry)
     )
     return store.read(kept)
+
+
+def _make(listing: Listing, name: str, preprocess: str) -> Dataset:
+    if is_synthetic(listing.folder):
+        return as_dataset(read_synthetic(listing.folder), name=name, preprocess=preprocess)
+    return make_dataset(listing, name=name, preprocess=preprocess)
 
 
 def _summary(dataset: Dataset) -> str:

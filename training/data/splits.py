@@ -113,8 +113,8 @@ def _leaks(splits: Splits, groups: np.ndarray) -> np.ndarray:
 
 
 def manifest_with_splits(dataset: Dataset, splits: Splits) -> pd.DataFrame:
-    """The manifest with a column `split`: train, val or test."""
-    part_of = np.empty(len(dataset.labels), dtype=object)
+    """The manifest with a column `split`: train, val or test, or unused."""
+    part_of = np.full(len(dataset.labels), "unused", dtype=object)
     for name, indices in splits._asdict().items():
         part_of[indices] = name
     return dataset.manifest.assign(split=part_of)
