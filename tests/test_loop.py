@@ -147,6 +147,74 @@ def test_reconstructions_of_one_gray_value_end_the_training_with_the_cure():
         fit(Flat([1.0] * 15), squares(), squares(4), **COUNTS | {"batch_size": 20}, **RUN)
 
 
+class Labelled(nn.Module):
+    """Keeps what its steps and hooks are given; its loss is a list's next value."""
+
+    def __init__(self, val_losses: tuple[float, ...] = (1.0, 1.0)):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.0), requires_grad=False)
+        self.val_losses = iter(val_losses)
+        self.trained, self.validated, self.hooks = [], [], []
+
+    def begin_epoch(self, epoch, n_epochs):
+        self.weight += 1
+        self.hooks.append((epoch, n_epochs))
+
+    def end_epoch(self, metrics):
+        self.hooks.append(set(metrics))
+
+    def train_step(self, x, y):
+        self.trained += list(zip(x.amax((1, 2, 3)).mul(255).round().int(), y, strict=True))
+        return {"loss": torch.tensor(0.5)}
+
+    def eval_step(self, x, y):
+        self.validated += list(zip(x.amax((1, 2, 3)).mul(255).round().int(), y, strict=True))
+        return {"loss": torch.tensor(next(self.val_losses))}
+
+
+def run_labelled(module: Labelled, **more):
+    """Two epochs on images whose gray value is their label + 1 (training) or + 101."""
+    labels = np.arange(10)
+    images = np.repeat(labels + 1, 64).reshape(10, 8, 8).astype(np.uint8)
+    counts = {"n_epochs": 2, "batch_size": 4, "patience": 2} | more
+    training = {"train_labels": labels, "val_labels": labels[:4]}
+    return fit(module, images, images[:4] + 100, **counts, **training, **RUN)
+
+
+def test_each_step_gets_the_labels_of_its_images_shuffled_together():
+    module = Labelled()
+    run_labelled(module)
+    assert [int(gray) for gray, _ in module.trained] != [*range(1, 11)] * 2
+    assert all(gray == label + 1 for gray, label in module.trained)
+    assert sorted(int(label) for _, label in module.trained[:10]) == list(range(10))
+    assert module.validated == [(label + 101, label) for label in range(4)] * 2
+
+
+def test_the_watched_metric_may_be_one_of_the_monitors():
+    distances = iter([3.0, 1.0, 2.0])
+    module = Labelled((1.0, 2.0, 3.0))  # the validation loss alone would choose epoch 1
+    training = run_labelled(
+        module, n_epochs=3, watched="val_kid", monitor=lambda _: {"val_kid": next(distances)}
+    )
+    assert training.best_epoch == 2
+    assert module.weight == 2
+
+
+def test_patience_counts_epochs_in_which_the_watched_metric_did_not_fall():
+    module = Labelled((3.0, 2.0, 1.0))
+    training = run_labelled(
+        module, n_epochs=3, patience=1, watched="val_kid", monitor=lambda _: {"val_kid": 1.0}
+    )
+    assert len(training.history) == 2
+
+
+def test_epochs_are_announced_from_1_and_closed_with_all_their_metrics():
+    module = Labelled()
+    run_labelled(module, monitor=lambda _: {"val_auroc": 0.5})
+    metrics = {"train_loss", "val_loss", "val_auroc"}
+    assert module.hooks == [(1, 2), metrics, (2, 2), metrics]
+
+
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_count_below_one_is_named(name):
     with pytest.raises(TrainingError, match=f"{name} must be at least 1, got 0"):

@@ -1,0 +1,314 @@
+"""BrainCNN: a classifier that learns from labelled slices of both classes, as the paper's does.
+
+Two variants: the paper's network, and a small one that ends in global average pooling and sees
+other distortions of its images in every epoch. Owns the networks, their loss, optimizer, learning
+rates and augmentation. Knows nothing of files, near-copies, precision or of what an answer is
+used for.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+VARIANTS = ("small", "paper")
+LR_SCHEDULES = ("cosine", "plateau")
+PAPER_SIZE = 128  # px; the linear layers of the paper's network take nothing else
+
+# How long to train: our choice, on validation images.
+SCHEDULE = {"n_epochs": 30, "batch_size": 64, "patience": 30}
+
+# The paper's network, optimizer and schedule, to be given in place of the defaults.
+PAPER = {
+    "variant": "paper",
+    "lr": 1e-3,
+    "dropout": 0.5,
+    "weight_decay": 0.0,
+    "augmentation": 0.0,
+    "label_smoothing": 0.0,
+    "weight_average": 0.0,
+    "lr_schedule": "plateau",
+    "image_size": PAPER_SIZE,
+}
+PAPER_SCHEDULE = {"n_epochs": 20, "batch_size": 64, "patience": 20}
+
+
+def build(
+    *,
+    variant: str = "small",
+    lr: float = 2e-3,
+    dropout: float = 0.2,
+    weight_decay: float = 0.05,
+    augmentation: float = 1.0,
+    label_smoothing: float = 0.1,
+    weight_average: float = 0.98,
+    lr_schedule: str = "cosine",
+    width: int = 16,
+    image_size: int = 64,
+) -> "BrainCNN":
+    """A BrainCNN with its optimizer; `PAPER` names the paper's values, the defaults are ours.
+
+    `augmentation` is how far images are distorted in training: 0 not at all, 1 as we chose it.
+    `weight_average` is the decay of the running average of the weights that then answers; 0 has
+    none. `lr_schedule` lets `lr` fall to 0 over the epochs ("cosine"), or to a tenth when the
+    validation loss has not fallen for 5 epochs ("plateau", the paper's). `width` is the small
+    variant's number of channels at its first depth.
+    """
+    rules = {
+        f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}.": variant in VARIANTS,
+        f"lr must be above 0, got {lr}.": lr > 0,
+        f"dropout must be in [0, 1), got {dropout}.": 0 <= dropout < 1,
+        f"weight_decay must be at least 0, got {weight_decay}.": weight_decay >= 0,
+        f"augmentation must be in [0, 2], got {augmentation}.": 0 <= augmentation <= 2,
+        f"label_smoothing must be in [0, 1), got {label_smoothing}.": 0 <= label_smoothing < 1,
+        f"weight_average must be in [0, 1), got {weight_average}.": 0 <= weight_average < 1,
+        f"lr_schedule must be one of {', '.join(LR_SCHEDULES)}, got {lr_schedule!r}.": (
+            lr_schedule in LR_SCHEDULES
+        ),
+        f"width must be at least 1, got {width}.": width >= 1,
+        f"image_size must be a multiple of 16 in [32, 128], got {image_size}.": (
+            32 <= image_size <= 128 and image_size % 16 == 0
+        ),
+        f"image_size must be {PAPER_SIZE} for the paper's network, got {image_size}.": (
+            variant == "small" or image_size == PAPER_SIZE
+        ),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise ValueError(rule)
+    return BrainCNN(
+        network=PaperNetwork(dropout) if variant == "paper" else SmallNetwork(width, dropout),
+        lr=lr,
+        weight_decay=weight_decay,
+        augmentation=augmentation,
+        label_smoothing=label_smoothing,
+        weight_average=weight_average,
+        lr_schedule=lr_schedule,
+        image_size=image_size,
+    )
+
+
+class BrainCNN(nn.Module):
+    """A network with two logits (no tumour, tumour), and AdamW.
+
+    Images come as float (b, 1, h, w) in [0, 1] and are resized (antialiased) to `image_size`.
+    With a `weight_average` the average of the weights answers, not those that are trained.
+    """
+
+    def __init__(
+        self,
+        *,
+        network,
+        lr,
+        weight_decay,
+        augmentation,
+        label_smoothing,
+        weight_average,
+        lr_schedule,
+        image_size,
+    ):
+        super().__init__()
+        self.lr, self.lr_schedule, self.image_size = lr, lr_schedule, image_size
+        self.augmentation, self.label_smoothing = augmentation, label_smoothing
+        self.network, self.average = network, None
+        if weight_average:
+            self.average = AveragedModel(
+                network, multi_avg_fn=_running_average(weight_average), use_buffers=True
+            )
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), lr=lr, weight_decay=weight_decay, fused=True
+        )
+        self.plateau = ReduceLROnPlateau(self.optimizer, factor=0.1, patience=5)
+
+    @property
+    def answering(self) -> nn.Module:
+        """The network whose answers count."""
+        return self.network if self.average is None else self.average.module
+
+    def begin_epoch(self, epoch: int, n_epochs: int) -> None:
+        """Set this epoch's learning rate where it follows the cosine."""
+        if self.lr_schedule == "cosine":
+            passed = (epoch - 1) / n_epochs
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr * (1 + math.cos(math.pi * passed)) / 2
+
+    def end_epoch(self, metrics: dict[str, float]) -> None:
+        """Lower the learning rate where it follows the validation loss."""
+        if self.lr_schedule == "plateau":
+            self.plateau.step(metrics["val_loss"])
+
+    def train_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """One step of the optimizer on distorted images; loss and accuracy before it."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = distort(self._resize(x), self.augmentation)
+        logits = self.network(x).float()
+        loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return {"loss": loss.detach(), "accuracy": _accuracy(logits, y)}
+
+    @torch.no_grad()
+    def eval_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy (labels not smoothed) and accuracy of the answers."""
+        logits = self(x)
+        return {"loss": F.cross_entropy(logits, y), "accuracy": _accuracy(logits, y)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (b, 2) of no tumour and tumour."""
+        return self.answering(self._resize(x)).float()
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer sees, (b, d)."""
+        network = self.answering
+        return network.pool(network.convolutions(self._resize(x))).float()
+
+    def activation_map(self, x: Tensor) -> Tensor:
+        """Where the network sees a tumour: Grad-CAM (Selvaraju et al. 2017), >= 0, of x's size.
+
+        It is of the log-odds of a tumour, in the last convolution's maps. After global average
+        pooling it is the class activation map (CAM, Zhou et al. 2016) up to a factor.
+        """
+        network = self.answering
+        with torch.enable_grad():
+            maps = network.convolutions(self._resize(x)).detach().requires_grad_()
+            logits = network.classify(network.pool(maps))
+            (gradients,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), maps)
+        weights = gradients.mean((2, 3), keepdim=True)
+        cam = F.relu((weights * maps.detach()).sum(1, keepdim=True).float())
+        return F.interpolate(cam, size=x.shape[-2:], mode="bilinear", align_corners=False)
+
+    def _resize(self, x: Tensor) -> Tensor:
+        if x.shape[-1] == self.image_size:
+            return x
+        return F.interpolate(x, size=self.image_size, mode="bilinear", antialias=True)
+
+
+class _Network(nn.Module):
+    """Images (b, 1, s, s) -> maps -> a vector each -> logits (b, 2)."""
+
+    convolutions: nn.Module
+    pool: nn.Module
+    classify: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.pool(self.convolutions(x)))
+
+
+class SmallNetwork(_Network):
+    """Three depths of residual blocks, and a linear layer on the mean over each map."""
+
+    def __init__(self, width: int, dropout: float):
+        super().__init__()
+        w = width
+        self.convolutions = nn.Sequential(
+            _convolution(1, w, kernel_size=4, stride=2),  # (b, w, s/2, s/2)
+            _Residual(w, w),
+            _Residual(w, 2 * w, stride=2),
+            _Residual(2 * w, 4 * w, stride=2),  # (b, 4w, s/8, s/8)
+        )
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # (b, 4w)
+        self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(4 * w, 2))
+
+
+class PaperNetwork(_Network):
+    """The paper's BrainCNN; its features are the last hidden layer's 128."""
+
+    def __init__(self, dropout: float):
+        super().__init__()
+        blocks = [
+            [nn.Conv2d(n_in, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.ReLU()]
+            for n_in, n_out in ((1, 32), (32, 64), (64, 128))
+        ]
+        self.convolutions = nn.Sequential(
+            *blocks[0], nn.MaxPool2d(2), *blocks[1], nn.MaxPool2d(2), *blocks[2], nn.MaxPool2d(2)
+        )  # (b, 128, 16, 16)
+        sizes = (128 * 16 * 16, 1024, 512, 128)
+        hidden = [
+            [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
+            for n_in, n_out in pairwise(sizes)
+        ]
+        self.pool = nn.Sequential(nn.Flatten(), *(layer for layers in hidden for layer in layers))
+        self.classify = nn.Sequential(nn.Linear(128, 2))
+
+
+class _Residual(nn.Module):
+    """Two convolutions beside a shortcut."""
+
+    def __init__(self, n_in: int, n_out: int, *, stride: int = 1):
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            _convolution(n_in, n_out, stride=stride),
+            nn.Conv2d(n_out, n_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(n_out),
+        )
+        self.shortcut = nn.Identity()
+        if stride != 1 or n_in != n_out:
+            self.shortcut = nn.Sequential(
+                nn.AvgPool2d(stride), nn.Conv2d(n_in, n_out, 1, bias=False), nn.BatchNorm2d(n_out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.convolutions(x) + self.shortcut(x))
+
+
+def distort(x: Tensor, strength: float) -> Tensor:
+    """Other slices of the same kind: flipped, turned, scaled, shifted, of another contrast.
+
+    Left-right and up-down flips are those that the data's own copies show; there are no others
+    among them. `strength` scales all but the flips; 0 changes nothing at all.
+    """
+    if not strength:
+        return x
+    b = len(x)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(b, 1, 1, 1, device=x.device)
+
+    flip_x, flip_y = (torch.randint(2, (b,), device=x.device) * 2 - 1 for _ in range(2))
+    angle = (strength * uniform(-0.26, 0.26)).flatten()  # 15 degrees
+    zoom, aspect = ((strength * uniform(-0.12, 0.12)).flatten().exp() for _ in range(2))
+    shift = strength * 0.06 * (2 * torch.rand(2, b, device=x.device) - 1)
+    rows = [
+        [zoom * aspect * flip_x * angle.cos(), -zoom * flip_y * angle.sin(), shift[0]],
+        [zoom * flip_x * angle.sin(), zoom * flip_y * angle.cos(), shift[1]],
+    ]
+    affine = torch.stack([torch.stack(row, 1) for row in rows], 1)  # (b, 2, 3)
+    grid = F.affine_grid(affine, list(x.shape), align_corners=False)
+    x = F.grid_sample(x, grid, align_corners=False).clamp(0, 1)
+    x = x + strength * uniform(-0.8, 1.2) * (x - F.avg_pool2d(x, 3, stride=1, padding=1))
+    x = x.clamp(1e-4, 1) ** (strength * uniform(-0.5, 0.5)).exp()
+    return (x * (strength * uniform(-0.2, 0.2)).exp()).clamp(0, 1)
+
+
+def _convolution(n_in: int, n_out: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, kernel_size, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(),
+    )
+
+
+def _running_average(decay: float) -> Callable[..., None]:
+    """What AveragedModel updates by; early on the average is short, so that it forgets the start.
+
+    The n-th update has the decay (1 + n) / (10 + n) until that reaches `decay`, as in TensorFlow's
+    ExponentialMovingAverage.
+    """
+
+    def update(averaged: list[Tensor], current: list[Tensor], n: Tensor) -> None:
+        get_ema_multi_avg_fn(min(decay, float((1 + n) / (10 + n))))(averaged, current, n)
+
+    return update
+
+
+def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
+    return (logits.argmax(1) == y).float().mean()
