@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from models.error_mapper import ErrorMapper, Flip
-from studies.candidate import answer
 from studies.session import Session
 from studies.space import Params
 from studies.study import Lab, News
@@ -19,7 +18,7 @@ from training.cache import code_digest, make_key
 from training.controls import permuted_labels, silhouettes
 from training.data import Dataset, split, store
 from training.features import FeatureStore
-from training.floors import Scored
+from training.floors import Scored, evaluate_scored
 
 
 @dataclass(frozen=True)
@@ -60,17 +59,22 @@ CONTROLS: dict[str, Callable[[Session, Params], Scored]] = {
 def _answer(name: str, session: Session, features: FeatureStore, params: Params) -> Scored:
     lab = _moved(session, features)
     candidate = session.study.fit(params, lab, News())
-    return answer(name, candidate, lab.test_maps(candidate.detector))
+    return evaluate_scored(name, *candidate.answers(lab, "test"))
 
 
 def _moved(session: Session, features: FeatureStore) -> Lab:
     """The study's surroundings on a control's data, split anew: labels decide on splits."""
     dataset: Dataset = features.dataset
     lab = session.lab
-    protocol = session.settings.split
     return Lab(
         store=features,
-        splits=split(dataset.labels, dataset.groups, protocol=protocol, seed=lab.seed),
+        splits=split(
+            dataset.labels,
+            dataset.groups,
+            protocol=session.settings.split,
+            scheme=session.study.scheme,
+            seed=lab.seed,
+        ),
         precision=lab.precision,
         seed=lab.seed,
         detector=lab.detector,

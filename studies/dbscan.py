@@ -8,8 +8,8 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from models.heads import DBSCANHead
 from models.heads.dbscan import max_neighbors
+from studies.detection import head_study
 from studies.space import Capped
-from studies.study import head_study
 
 STUDY = head_study(
     "dbscan",

@@ -7,7 +7,7 @@ half of those before it at the same epoch is stopped.
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import MedianPruner
 
-from studies.study import detector_study
+from studies.detection import detector_study
 
 STUDY = detector_study(
     "denoising_autoencoder",

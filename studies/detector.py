@@ -14,9 +14,11 @@ from models.ensemble import AFTER_FIT as WEIGHTS
 from models.heads import HEADS, MapScore
 from models.heads.giaem import best_giaem
 from studies.dbscan import STUDY as DBSCAN
+from studies.detection import Detection, score_head
+from studies.finish import conclude
 from studies.global_kmeans import STUDY as GLOBAL_KMEANS
 from studies.space import Params, When
-from studies.study import Candidate, Lab, News, Study, first_line, score_head
+from studies.study import Lab, News, Study, first_line
 from training.detector import DetectorSpec
 from training.error_maps import ErrorMaps
 from training.floors import best_threshold
@@ -82,14 +84,14 @@ FIRST = {
 }
 
 
-def fit(params: Params, lab: Lab, news: News) -> Candidate:
+def fit(params: Params, lab: Lab, news: News) -> Detection:
     """The detector of a point, and its head on the validation maps."""
     name = params["detector"]
     known = DetectorSpec(name).complete().hyperparameters
     hyperparameters = {key: params[key] for key in params if key in known}
     hyperparameters |= {key: n for key, n in SHORT_TRAINING.items() if key in known}
     detector = replace(lab, detector=name).fit_detector(hyperparameters, news)
-    return Candidate(detector, fit_head(params, lab.validation_maps(detector), seed=lab.seed))
+    return Detection(detector, fit_head(params, lab.validation_maps(detector), seed=lab.seed))
 
 
 def fit_head(params: Params, maps: ErrorMaps, *, seed: int) -> ClassifierMixin:
@@ -118,6 +120,7 @@ STUDY = Study(
     space=SPACE,
     fit=fit,
     score=score_head,
+    conclude=conclude,
     first=(FIRST,),
     n_trials=60,
     timeout=360,

@@ -18,7 +18,7 @@ from studies.record import FAILED
 from studies.runner import open_search, trials_in
 from studies.session import Session
 from studies.storage import best_feasible, open_storage
-from studies.study import Candidate, News, StudyError
+from studies.study import Decider, News, StudyError
 from training import controls
 from training.cache import code_digest
 from training.controls import file_geometry
@@ -96,18 +96,17 @@ def score_split(session: Session) -> Split:
 
 
 def operating_point(
-    session: Session, candidate: Candidate, method: Scored
+    session: Session, candidate: Decider, method: Scored
 ) -> tuple[Scored | None, str]:
     """The method under a threshold at which validation shows a recall, and what more would take.
 
     Not the recall but its lower bound over groups of near-copies keeps the floor. None where
     validation has too few tumours to show it.
     """
-    maps = session.lab.validation_maps(candidate.detector)
-    scores, _ = candidate.answer(maps)
+    known = candidate.answers(session.lab, "val")
 
     def under(floor: float) -> Scored:
-        threshold = recall_threshold(maps.labels, scores, floor=floor, groups=maps.groups)
+        threshold = recall_threshold(known.labels, known.scores, floor=floor, groups=known.groups)
         predicted = (method.scores >= threshold).astype(np.int64)
         return evaluate_scored(
             RECALL_THRESHOLD, method.labels, method.groups, method.scores, predicted
@@ -122,11 +121,11 @@ def operating_point(
     return point, f"recall {higher['recall']:.3f}, specificity {higher['specificity']:.3f}"
 
 
-def under_f1_threshold(session: Session, candidate: Candidate, method: Scored) -> Scored:
+def under_f1_threshold(session: Session, candidate: Decider, method: Scored) -> Scored:
     """The method where validation has the best two-class F1, the paper's measure."""
-    maps = session.lab.validation_maps(candidate.detector)
-    scores, _ = candidate.answer(maps)
-    predicted = (method.scores >= two_class_f1_threshold(maps.labels, scores)).astype(np.int64)
+    known = candidate.answers(session.lab, "val")
+    threshold = two_class_f1_threshold(known.labels, known.scores)
+    predicted = (method.scores >= threshold).astype(np.int64)
     return evaluate_scored(F1_THRESHOLD, method.labels, method.groups, method.scores, predicted)
 
 

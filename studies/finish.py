@@ -14,45 +14,97 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
+from sklearn.base import ClassifierMixin
 
 from models.heads.giaem import best_giaem, objective_surface
-from studies.candidate import answer, example_grid
+from studies.report import ReportInput, build_report
 from studies.result_figures import Surface, SurfacePoint
 from studies.session import Session
 from studies.storage import begun, best_feasible, is_feasible
-from studies.study import Candidate, News
-from studies.summary import Findings
+from studies.study import Decider, News
+from studies.summary import SHOWN, Findings, write_summary, write_words
 from training import floors as floors_module
 from training.cache import code_digest, make_key
+from training.error_maps import ErrorMaps
 from training.floors import FLOORS, Scored, evaluate_scored, floors
-from training.localization import Localization, localize
+from training.localization import Localization
+from training.metrics import evaluate
 
 TEST_LOOKS = "test_looks"  # a study's user attribute: the trials that were scored on test
 GRID = np.linspace(0, 1, 100)  # the paper's grid of both GIAEM parameters
 
 
 @dataclass(frozen=True)
-class Conclusion:
-    """What a study ends with; without a feasible trial there are no winner and no candidate."""
+class Decision:
+    """What a study that tells tumours ends with; without a feasible trial there is no winner."""
 
     findings: Findings
     best: FrozenTrial | None
-    candidate: Candidate | None
+    candidate: Decider | None
     winner: Scored | None
     floors: list[Scored]
     grids: dict[str, Image.Image]
     surface: Surface | None
     localization: Localization | None  # of the winner, where tumours are outlined
+    params: list[str]  # that were searched, in the order of the space
+    answers: Path | None  # the file of the winner's answers
+
+    def words(self) -> str:
+        """What was searched, what won, and whether to believe it: Markdown without tables."""
+        return write_words(self.findings)
+
+    def summary(self) -> str:
+        """The words with the numbers on test and the facts below them."""
+        return write_summary(self.findings)
+
+    def metrics(self) -> dict[str, float]:
+        """The winner's metrics on test with the bounds of their intervals, named `test_*`."""
+        if self.winner is None:
+            return {}
+        bounds = {
+            f"test_{name}_{end}": bound
+            for name in SHOWN
+            for end, bound in zip(("low", "high"), self.winner.intervals[name], strict=True)
+        }
+        places = self.localization.metrics if self.localization else {}
+        measured = self.winner.metrics | places
+        return {f"test_{name}": value for name, value in measured.items()} | bounds
+
+    def page(self, trials: optuna.Study) -> str:
+        """The report as HTML."""
+        findings = self.findings
+        content = ReportInput(
+            title=findings.name,
+            summary=self.words(),
+            trials=trials,
+            params=self.params,
+            metric=findings.metric,
+            specificity_floor=findings.constraints[0].floor,
+            winner=self.winner,
+            floors=self.floors,
+            surface=self.surface,
+            grids=self.grids,
+            localization=self.localization,
+            facts=findings.facts,
+        )
+        return build_report(content)
+
+    def write(self, folder: Path) -> None:
+        """The pictures, and the winner's answers on test."""
+        for caption, grid in self.grids.items():
+            grid.save(folder / f"{caption.lower().replace(' ', '_')}.png")
+        if self.answers:
+            (folder / "test_answers.csv").write_bytes(self.answers.read_bytes())
 
 
-def conclude(session: Session, search: optuna.Study) -> Conclusion:
+def conclude(session: Session, search: optuna.Study) -> Decision:
     """Score the best feasible trial and the floors on the test split."""
     best = best_feasible(search)
     candidate = session.study.fit(best.params, session.lab, News()) if best else None
     winner = score_on_test(session, search, best, candidate) if best else None
     beside = score_floors(session)
     places = locate(session, best, candidate) if best else None
-    return Conclusion(
+    return Decision(
         findings=replace(_findings(session, search, best, winner, beside), localization=places),
         best=best,
         candidate=candidate,
@@ -61,11 +113,13 @@ def conclude(session: Session, search: optuna.Study) -> Conclusion:
         grids=_grids(session, candidate) if candidate else {},
         surface=_surface(session, search, candidate) if candidate else None,
         localization=places,
+        params=list(session.study.space),
+        answers=answers_path(session, best) if best else None,
     )
 
 
 def score_on_test(
-    session: Session, search: optuna.Study, best: FrozenTrial, candidate: Candidate
+    session: Session, search: optuna.Study, best: FrozenTrial, candidate: Decider
 ) -> Scored:
     """The best trial's answers on the test split: read where it has given them, else asked for."""
     path = answers_path(session, best)
@@ -73,8 +127,7 @@ def score_on_test(
         return read_answers(session.study.name, path)
     looks = search.user_attrs.get(TEST_LOOKS, [])
     search.set_user_attr(TEST_LOOKS, [*looks, best.number])
-    maps = session.lab.test_maps(candidate.detector)
-    scored = answer(session.study.name, candidate, maps)
+    scored = evaluate_scored(session.study.name, *candidate.answers(session.lab, "test"))
     write_answers(scored, path, session=session)
     return scored
 
@@ -84,14 +137,11 @@ def answers_path(session: Session, trial: FrozenTrial) -> Path:
     return session.folder / "test" / f"trial_{trial.number}.csv"
 
 
-def locate(session: Session, best: FrozenTrial, candidate: Candidate) -> Localization | None:
+def locate(session: Session, best: FrozenTrial, candidate: Decider) -> Localization | None:
     """Where the best trial sees the outlined tumours of the test split; kept as its answers are."""
     path = session.folder / "test" / f"places_{best.number}.json"
     if not path.exists():
-        maps = session.lab.test_maps(candidate.detector)
-        masks = session.lab.dataset.masks[session.lab.splits.test]
-        predicted = candidate.head.mask(maps.values)
-        found = localize(maps.values, predicted, masks, maps.groups, seed=session.lab.seed)
+        found = candidate.localize(session.lab)
         path.write_text(json.dumps(asdict(found) if found else None))
     kept = json.loads(path.read_text())
     return Localization(**kept) if kept else None
@@ -175,19 +225,14 @@ def _findings(
     )
 
 
-def _grids(session: Session, candidate: Candidate) -> dict[str, Image.Image]:
-    lab = session.lab
+def _grids(session: Session, candidate: Decider) -> dict[str, Image.Image]:
     return {
-        "Test images": example_grid(
-            candidate, lab, lab.splits.test, lab.test_maps(candidate.detector)
-        ),
-        "Validation images": example_grid(
-            candidate, lab, lab.splits.val, lab.validation_maps(candidate.detector)
-        ),
+        "Test images": candidate.draw(session.lab, "test"),
+        "Validation images": candidate.draw(session.lab, "val"),
     }
 
 
-def _surface(session: Session, search: optuna.Study, candidate: Candidate) -> Surface | None:
+def _surface(session: Session, search: optuna.Study, candidate: Decider) -> Surface | None:
     """The exact objective over both GIAEM parameters, where those and only those are searched."""
     names = ["anomaly_threshold", "tumor_index"]
     if sorted(session.study.space) != names:
@@ -205,8 +250,13 @@ def _surface(session: Session, search: optuna.Study, candidate: Candidate) -> Su
         optimum=SurfacePoint(
             optimum.anomaly_threshold,
             optimum.tumor_index,
-            answer("optimum", Candidate(candidate.detector, optimum), maps).metrics["f2"],
+            _f2(optimum, maps),
         ),
         found=SurfacePoint(*(best.params[name] for name in names), best.value),
         tried=np.array([[trial.params[name] for name in names] for trial in done]),
     )
+
+
+def _f2(head: ClassifierMixin, maps: ErrorMaps) -> float:
+    scores = head.decision_function(maps.values)
+    return evaluate(maps.labels, scores >= 0, scores)["f2"]

@@ -6,7 +6,7 @@ Paper, section 5.2, method 1: global image absolute error magnitude.
 from optuna.distributions import FloatDistribution
 
 from models.heads import GIAEM
-from studies.study import head_study
+from studies.detection import head_study
 
 STUDY = head_study(
     "giaem",

@@ -6,7 +6,7 @@ Paper, section 5.2, method 4.
 from optuna.distributions import FloatDistribution
 
 from models.heads import GlobalKMeans
-from studies.study import head_study
+from studies.detection import head_study
 
 STUDY = head_study(
     "global_kmeans",

@@ -6,7 +6,7 @@ Paper, section 5.2, method 3.
 from optuna.distributions import FloatDistribution
 
 from models.heads import ImageKMeans
-from studies.study import head_study
+from studies.detection import head_study
 
 STUDY = head_study(
     "image_kmeans",

@@ -7,7 +7,7 @@ simplest heads, beside the paper's four.
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from models.heads import MapScore
-from studies.study import head_study
+from studies.detection import head_study
 
 STUDY = head_study(
     "map_score",

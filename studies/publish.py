@@ -7,36 +7,20 @@ from pathlib import Path
 import optuna
 
 from mlflow_server.registry import register
-from studies.candidate import as_predictor
-from studies.finish import Conclusion, answers_path
 from studies.provenance import installed_packages
 from studies.record import Record
-from studies.report import ReportInput, write_report
 from studies.session import Session
 from studies.space import widest
 from studies.storage import begun
-from studies.summary import SHOWN, write_summary, write_words
+from studies.study import Conclusion
 from training.data.splits import manifest_with_splits
 
 
 def draw_report(session: Session, search: optuna.Study, conclusion: Conclusion) -> Path:
     """Write the study's report below `reports/`, and return where it is."""
     path = session.settings.root / "reports" / f"{session.slug}.html"
-    content = ReportInput(
-        title=session.name,
-        summary=write_words(conclusion.findings),
-        trials=as_plotted(session, search),
-        params=list(session.study.space),
-        metric=session.study.metric,
-        specificity_floor=session.study.constraints[0].floor,
-        winner=conclusion.winner,
-        floors=conclusion.floors,
-        surface=conclusion.surface,
-        grids=conclusion.grids,
-        localization=conclusion.localization,
-        facts=conclusion.findings.facts,
-    )
-    write_report(content, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(conclusion.page(as_plotted(session, search)), encoding="utf-8")
     return path
 
 
@@ -55,7 +39,7 @@ def write_evidence(session: Session, conclusion: Conclusion, report: Path, folde
     folder.mkdir(parents=True, exist_ok=True)
     dataset, splits = session.lab.dataset, session.lab.splits
     (folder / "report.html").write_bytes(report.read_bytes())
-    (folder / "summary.md").write_text(write_summary(conclusion.findings))
+    (folder / "summary.md").write_text(conclusion.summary())
     specification = json.dumps(session.specification(), indent=1, sort_keys=True)
     (folder / "study.json").write_text(specification)
     (folder / "requirements.txt").write_text(installed_packages())
@@ -63,32 +47,14 @@ def write_evidence(session: Session, conclusion: Conclusion, report: Path, folde
         (folder / "changes.diff").write_text(session.commit.diff)
     manifest_with_splits(dataset, splits).to_csv(folder / "manifest.csv", index=False)
     dataset.left_out.to_csv(folder / "left_out.csv", index=False)
-    for caption, grid in conclusion.grids.items():
-        grid.save(folder / f"{caption.lower().replace(' ', '_')}.png")
-    if conclusion.best:
-        answers = answers_path(session, conclusion.best)
-        (folder / "test_answers.csv").write_bytes(answers.read_bytes())
-
-
-def test_metrics(conclusion: Conclusion) -> dict[str, float]:
-    """The winner's metrics on test with the bounds of their intervals, named `test_*`."""
-    winner = conclusion.winner
-    if winner is None:
-        return {}
-    bounds = {
-        f"test_{name}_{end}": bound
-        for name in SHOWN
-        for end, bound in zip(("low", "high"), winner.intervals[name], strict=True)
-    }
-    places = conclusion.localization.metrics if conclusion.localization else {}
-    return {f"test_{name}": value for name, value in (winner.metrics | places).items()} | bounds
+    conclusion.write(folder)
 
 
 def register_winner(session: Session, record: Record, conclusion: Conclusion) -> str:
     """Register the winner's model as a version of the study's name, alias `candidate`."""
     best = conclusion.best
     folder = session.folder / "winner"
-    as_predictor(conclusion.candidate, session.lab).save(folder)
+    conclusion.candidate.predictor(session.lab).save(folder)
     uri = record.log_model(best.number, folder)
     return register(
         record.tracking.uri,
@@ -101,5 +67,5 @@ def register_winner(session: Session, record: Record, conclusion: Conclusion) ->
             "trial": str(best.number),
             "run_id": record.published[best.number],
         },
-        description=write_summary(conclusion.findings),
+        description=conclusion.summary(),
     )

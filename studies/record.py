@@ -21,9 +21,9 @@ REPORTED = "record"  # a trial's user attribute with all that is published of it
 INTERRUPTED = "interrupted"
 FAILED = "error"
 ARTIFACTS, MODEL = "artifacts", "model"
-HEAD_FOLDER, WEIGHTS_FOLDER = "head", "detector"  # below a run's artifacts
-WEIGHTS_OF = "detector_weights"  # tag: the key of the weights that this run holds
-DETECTOR_RUN = "detector_run"  # tag: the run that holds this run's weights
+OWN_FOLDER = "head"  # below a run's artifacts, beside a folder for the weights of each network
+WEIGHTS_OF = "{}_weights"  # tag: the key of the network's weights that this run holds
+HOLDER = "{}_run"  # tag: the run that holds the weights of this run's network
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Record:
     experiment_id: str
     parent_id: str
     trials_folder: Path
-    detectors_folder: Path
+    weights_folder: Path
     model_format: ModelFormat
     away: str | None = None  # why MLflow does not hear, once it does not
     published: dict[int, str] = field(default_factory=dict)  # trial -> run id
 
     def __post_init__(self):
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._weights: dict[str, str] = {}  # detector key -> run id
+        self._weights: dict[str, str] = {}  # key of a network's weights -> run id
         self._live: dict[int, str] = {}  # trial in training -> run id
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
@@ -126,28 +126,32 @@ class Record:
     def _publish(self, trial: FrozenTrial) -> None:
         folder = self.trials_folder / str(trial.number)
         run = as_run(self.study, trial, folder / ARTIFACTS)
-        key = reported(trial).get("detector")
-        owns_weights = key is not None and self._place_weights(key, folder / ARTIFACTS, run.tags)
+        needed = reported(trial).get("weights", {})
+        held = [
+            key
+            for network, key in needed.items()
+            if self._place_weights(network, key, folder / ARTIFACTS, run.tags)
+        ]
         run_id = self.tracking.publish_trial(self.experiment_id, self.parent_id, run)
-        if owns_weights:
-            self._weights[key] = run_id
+        self._weights |= dict.fromkeys(held, run_id)
         if (folder / MODEL).exists():
             self._log_model(run_id, trial.number, folder / MODEL)
         self.published[trial.number] = run_id
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _place_weights(self, key: str, artifacts: Path, tags: dict[str, str]) -> bool:
-        """Link a run to the one that holds its detector's weights; True if it is to hold them."""
-        holder = self._weights.get(key) or self.tracking.find_run(WEIGHTS_OF, key)
-        weights = self.detectors_folder / key
+    def _place_weights(self, network: str, key: str, artifacts: Path, tags: dict[str, str]) -> bool:
+        """Link a run to the one that holds its network's weights; True if it is to hold them."""
+        tag = WEIGHTS_OF.format(network)
+        holder = self._weights.get(key) or self.tracking.find_run(tag, key)
+        weights = self.weights_folder / key
         if holder:
             self._weights[key] = holder
-            tags[DETECTOR_RUN] = holder
+            tags[HOLDER.format(network)] = holder
             return False
         if not weights.exists():
             return False
-        shutil.copytree(weights, artifacts / WEIGHTS_FOLDER, dirs_exist_ok=True)
-        tags[WEIGHTS_OF] = key
+        shutil.copytree(weights, artifacts / network, dirs_exist_ok=True)
+        tags[tag] = key
         return True
 
 

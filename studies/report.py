@@ -76,12 +76,6 @@ class Section(NamedTuple):
     body: str
 
 
-def write_report(report: ReportInput, path: Path) -> None:
-    """Build the report and put it at `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(build_report(report), encoding="utf-8")
-
-
 def build_report(report: ReportInput) -> str:
     """The whole page as HTML."""
     sections = [

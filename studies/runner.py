@@ -5,7 +5,7 @@ Each thing is left to its owner.
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -15,21 +15,20 @@ from typing import NamedTuple
 import numpy as np
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 import models
 import training
 from mlflow_server import DatasetUse, Tracking, TrackingError
-from studies.finish import Conclusion, conclude
 from studies.progress import show_markdown, show_progress
-from studies.publish import draw_report, register_winner, test_metrics, write_evidence
+from studies.publish import draw_report, register_winner, write_evidence
 from studies.record import ModelFormat, Record
 from studies.session import Session, open_session
 from studies.settings import Settings
 from studies.space import describe
 from studies.storage import best_feasible, fail_dead_trials, open_storage, open_study
-from studies.study import Study, StudyError
-from studies.summary import SHOWN, write_summary
+from studies.study import Conclusion, Study, StudyError
+from studies.summary import SHOWN
 from studies.trials import AfterTrial, TrialFailed, TrialRunner, as_line
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -107,7 +106,7 @@ def run_trials(session: Session, search: optuna.Study, record: Record | None) ->
         after_trial = AfterTrial(session.study, display, record)
         with interrupts() as asked, suppress(KeyboardInterrupt):
             search.optimize(
-                runner,
+                asked.during(runner),
                 n_trials=n_trials,
                 timeout=session.settings.timeout or session.study.timeout,
                 catch=(TrialFailed,),
@@ -123,9 +122,9 @@ def finish(
     session: Session, search: optuna.Study, record: Record | None, *, interrupted: bool
 ) -> None:
     """Conclude, report, publish what is owed, register the winner, and say where all is."""
-    conclusion = conclude(session, search)
+    conclusion = session.study.conclude(session, search)
     report = draw_report(session, search, conclusion)
-    show_markdown(write_summary(conclusion.findings))
+    show_markdown(conclusion.summary())
     print(f"Report: {report}")
     if record is None:
         print("Nothing was published: the tracking server is away. The next run publishes it.")
@@ -152,11 +151,11 @@ def close(
     record.tracking.close_study(
         record.parent_id,
         status="KILLED" if interrupted else "FINISHED",
-        metrics=({session.study.metric: best.value} if best else {}) | test_metrics(conclusion),
+        metrics=({session.study.metric: best.value} if best else {}) | conclusion.metrics(),
         tags={"best_trial": str(best.number), "best_run": record.published[best.number]}
         if best
         else {},
-        note=write_summary(conclusion.findings),
+        note=conclusion.summary(),
     )
 
 
@@ -218,7 +217,7 @@ def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Re
         experiment_id=experiment,
         parent_id=parent,
         trials_folder=session.folder / "trials",
-        detectors_folder=session.settings.root / "cache",
+        weights_folder=session.settings.root / "cache",
         model_format=model_format(),
         published={
             trial: run_id for trial, (run_id, status) in published.items() if status != "RUNNING"
@@ -241,18 +240,41 @@ def trials_in(search: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
     return search.get_trials(deepcopy=False, states=states)
 
 
+class Interruption(Event):
+    """Set once Ctrl-C was pressed; while it is `held`, that raises nothing."""
+
+    held = False
+
+    def during(self, trial: Callable[[Trial], float]) -> Callable[[Trial], float]:
+        """The objective, in which alone an interrupt raises: one that comes while Optuna writes
+        down a trial would leave it half-written."""
+
+        def heard(asked_for: Trial) -> float:
+            self.held = False
+            try:
+                if self.is_set():
+                    raise KeyboardInterrupt
+                return trial(asked_for)
+            finally:
+                self.held = True
+
+        self.held = True
+        return heard
+
+
 @contextmanager
-def interrupts() -> Iterator[Event]:
+def interrupts() -> Iterator[Interruption]:
     """Ctrl-C, and a scheduler's SIGTERM like it: KeyboardInterrupt, and an event that stays set.
 
     Python drops an exception that a signal raises in a finalizer; the event is not dropped.
     A signal that this process was started to ignore stays ignored.
     """
-    asked = Event()
+    asked = Interruption()
 
     def interrupt(signum, frame):
         asked.set()
-        raise KeyboardInterrupt
+        if not asked.held:
+            raise KeyboardInterrupt
 
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in signals}

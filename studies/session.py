@@ -79,8 +79,9 @@ class Session:
             f"{len(set(dataset.groups.tolist()))} groups of near-copies",
             "left out": f"{len(dataset.left_out)} unreadable files",
             "digest": dataset.digest,
-            "split": f"{self.settings.split}, seed {self.lab.seed}: {len(splits.train)} healthy to "
-            f"train, {len(splits.val)} to validate, {len(splits.test)} to test",
+            "split": f"{self.settings.split}, seed {self.lab.seed}: {len(splits.train)} "
+            f"{'healthy ' if self.study.scheme == 'detector' else ''}to train, "
+            f"{len(splits.val)} to validate, {len(splits.test)} to test",
             "device": f"{machine['device_name']}, {machine['threads']} threads, "
             f"{self.lab.precision}",
             "commit": self.commit.hash[:12] + (" with changes" if self.commit.is_dirty else ""),
@@ -121,7 +122,13 @@ def open_session(study: Study, settings: Settings, say: Callable[[str], None]) -
     dataset = load(settings.data, preprocess=settings.preprocess, root=settings.root, say=say)
     lab = Lab(
         store=FeatureStore(dataset, Cache(settings.root / "cache"), device, say),
-        splits=split(dataset.labels, dataset.groups, protocol=settings.split, seed=settings.seed),
+        splits=split(
+            dataset.labels,
+            dataset.groups,
+            protocol=settings.split,
+            scheme=study.scheme,
+            seed=settings.seed,
+        ),
         precision=resolve_precision(device, root=settings.root / "cache"),
         seed=settings.seed,
         detector=detector,

@@ -7,22 +7,26 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+import optuna
 import torch
 from optuna.pruners import BasePruner, NopPruner
-from sklearn.base import ClassifierMixin
+from optuna.trial import FrozenTrial
+from PIL import Image
 
-from models.heads.giaem import best_giaem
 from studies.space import Params, Space
 from training.cache import Cache
 from training.data import Dataset, Splits
-from training.detector import DetectorSpec, FittedDetector, fit_detector, map_auroc
+from training.detector import DetectorSpec, FittedDetector, fit_detector
 from training.error_maps import ErrorMaps
 from training.features import FeatureStore
-from training.localization import score_maps, score_masks
-from training.metrics import evaluate
+from training.localization import Localization, score_maps
+
+if TYPE_CHECKING:
+    from studies.session import Session
 
 
 class StudyError(ValueError):
@@ -40,22 +44,69 @@ class AtLeast(NamedTuple):
         return self.floor - metrics[self.metric]
 
 
-class Candidate(NamedTuple):
-    """What a trial makes: a detector and a head fitted on its validation error maps."""
+class Answers(NamedTuple):
+    """What a candidate says of images; a row each."""
 
-    detector: FittedDetector
-    head: ClassifierMixin
+    labels: np.ndarray  # int64 (n,)
+    groups: np.ndarray  # int64 (n,)
+    scores: np.ndarray  # float64 (n,), high means tumour
+    predicted: np.ndarray  # int64 (n,)
 
-    def answer(self, maps: ErrorMaps) -> tuple[np.ndarray, np.ndarray]:
-        """The head's scores, float64 (n,), and answers, int64 (n,): `predict` without its cost."""
-        scores = self.head.decision_function(maps.values)
-        return scores, (scores >= 0).astype(np.int64)
 
-    def places(self, maps: ErrorMaps, outlines: np.ndarray, outlined: np.ndarray) -> dict:
-        """How well the head's masks agree with the outlines of the images that have one."""
-        if not len(outlined):
-            return {}
-        return score_masks(self.head.mask(maps.values[outlined]), outlines[outlined])
+class Savable(Protocol):
+    """What a registered model is made of."""
+
+    def save(self, folder: Path) -> None:
+        """Write all of it."""
+
+    def save_own(self, folder: Path) -> None:
+        """Write all but the weights, which are kept elsewhere."""
+
+
+class Candidate(Protocol):
+    """What a trial makes: something fitted that can be kept, shown and scored."""
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The cache's keys of the networks that it stands on, by what they are."""
+
+    def predictor(self, lab: "Lab") -> Savable:
+        """Everything from the input to the answer."""
+
+    def draw(self, lab: "Lab", part: str) -> Image.Image:
+        """What it does with images of a part ("val" or "test") of the split."""
+
+
+class Decider(Candidate, Protocol):
+    """A candidate that tells tumours."""
+
+    def answers(self, lab: "Lab", part: str) -> Answers:
+        """What it says of a part ("val" or "test") of the split."""
+
+    def localize(self, lab: "Lab") -> Localization | None:
+        """Where it sees the outlined tumours of the test split; None where nothing is outlined."""
+
+
+class Conclusion(Protocol):
+    """What a study ends with."""
+
+    best: FrozenTrial | None
+    candidate: Candidate | None
+
+    def words(self) -> str:
+        """What was searched, what won, and whether to believe it: Markdown without tables."""
+
+    def summary(self) -> str:
+        """The words with the numbers below them: Markdown that stands alone."""
+
+    def metrics(self) -> dict[str, float]:
+        """What is told beside the objective's best value."""
+
+    def page(self, trials: optuna.Study) -> str:
+        """The report as HTML."""
+
+    def write(self, folder: Path) -> None:
+        """Files that are worth keeping beside the report."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +168,20 @@ class Lab:
 
     def validation_maps(self, detector: FittedDetector) -> ErrorMaps:
         """Error maps of the validation split."""
-        return self._split_maps(detector, "val")
+        return self.maps(detector, "val")
 
-    def test_maps(self, detector: FittedDetector) -> ErrorMaps:
-        """Error maps of the test split, for the end of a study alone."""
-        return self._split_maps(detector, "test")
+    def maps(self, detector: FittedDetector, part: str) -> ErrorMaps:
+        """Error maps of a part of the split; "test" is for the end of a study alone."""
+        key = f"{part} {detector.map_key}"
+        if key not in self._maps:
+            for other in [other for other in self._maps if other.startswith(part)]:
+                del self._maps[other]  # one detector's at a time: tens of megabytes
+            self._maps[key] = detector.error_maps(self.indices(part))
+        return self._maps[key]
+
+    def indices(self, part: str) -> np.ndarray:
+        """The images of "train", "val" or "test"."""
+        return getattr(self.splits, part)
 
     def validation_places(self, detector: FittedDetector) -> dict[str, float]:
         """How well the validation maps agree with the outlines; {} where nothing is outlined."""
@@ -129,14 +189,6 @@ class Lab:
             maps = self.validation_maps(detector).values
             self._places[detector.map_key] = score_maps(maps, self.dataset.masks[self.splits.val])
         return self._places[detector.map_key]
-
-    def _split_maps(self, detector: FittedDetector, part: str) -> ErrorMaps:
-        key = f"{part} {detector.map_key}"
-        if key not in self._maps:
-            for other in [other for other in self._maps if other.startswith(part)]:
-                del self._maps[other]  # one detector's at a time: tens of megabytes
-            self._maps[key] = detector.error_maps(getattr(self.splits, part))
-        return self._maps[key]
 
 
 @dataclass(frozen=True)
@@ -148,6 +200,8 @@ class Study:
     space: Space
     fit: Callable[[Params, Lab, News], Candidate]
     score: Callable[[Candidate, Lab], dict[str, float]]
+    conclude: Callable[["Session", optuna.Study], Conclusion]
+    kind: str = "detector"  # or "classifier", or "generator": what is registered
     metric: str = "f2"
     direction: str = "maximize"
     constraints: tuple[AtLeast, ...] = (AtLeast("specificity", 0.5),)
@@ -156,6 +210,11 @@ class Study:
     first: tuple[Params, ...] = ()  # points that are tried before any is suggested
     pruner: BasePruner = field(default_factory=NopPruner)
     reported: str | None = None  # the epochs' metric that the pruner sees
+
+    @property
+    def scheme(self) -> str:
+        """How its data is split: a detector learns from healthy images alone."""
+        return "detector" if self.kind == "detector" else "classifier"
 
     def is_feasible(self, metrics: dict[str, float]) -> bool:
         """Whether every constraint is kept."""
@@ -170,76 +229,6 @@ class Study:
     def searching(self, detector_study: "Study") -> "Study":
         """This study with a detector's hyperparameters searched jointly with its own."""
         return replace(self, space={**detector_study.space, **self.space})
-
-
-def head_study(
-    name: str,
-    head: type[ClassifierMixin],
-    *,
-    space: Space,
-    doc: str,
-    first: tuple[Params, ...] = (),
-) -> Study:
-    """A study of a head's parameters over one detector's error maps.
-
-    Parameters that are not the head's are the detector's hyperparameters; without any, the
-    detector has its defaults and a whole study trains one network.
-    """
-    names = set(head().get_params())
-
-    def fit(params: Params, lab: Lab, news: News) -> Candidate:
-        own = {key: value for key, value in params.items() if key in names}
-        rest = {key: value for key, value in params.items() if key not in names}
-        detector = lab.fit_detector(rest, news)
-        seeded = {"seed": lab.seed} if "seed" in names else {}
-        return Candidate(detector, head(**own, **seeded).fit(lab.validation_maps(detector).values))
-
-    return Study(name, first_line(doc), space, fit, score_head, first=first)
-
-
-def detector_study(
-    name: str, *, space: Space, doc: str, n_trials: int, pruner: BasePruner
-) -> Study:
-    """A study of a detector's training: AUROC of its error maps, and the best GIAEM head on them.
-
-    The objective needs no threshold, so that it ranks networks and not luck with a threshold; the
-    exact best GIAEM head gives the decision metrics beside it.
-    """
-
-    def fit(params: Params, lab: Lab, news: News) -> Candidate:
-        detector = replace(lab, detector=name).fit_detector(params, news)
-        maps = lab.validation_maps(detector)
-        return Candidate(detector, best_giaem(maps.values, maps.labels))
-
-    return Study(
-        name=name,
-        doc=first_line(doc),
-        space=space,
-        fit=fit,
-        score=score_detector,
-        metric="map_auroc",
-        n_trials=n_trials,
-        pruner=pruner,
-        reported="val_auroc",
-    )
-
-
-def score_head(candidate: Candidate, lab: Lab) -> dict[str, float]:
-    """Every metric of the fitted head on the validation split, and how well it finds the place."""
-    maps = lab.validation_maps(candidate.detector)
-    scores, predicted = candidate.answer(maps)
-    outlined = np.flatnonzero(lab.dataset.has_mask[lab.splits.val])
-    return {
-        **evaluate(maps.labels, predicted, scores),
-        **lab.validation_places(candidate.detector),
-        **candidate.places(maps, lab.dataset.masks[lab.splits.val], outlined),
-    }
-
-
-def score_detector(candidate: Candidate, lab: Lab) -> dict[str, float]:
-    """`map_auroc`, what the maps are worth without a head, beside the best GIAEM head's metrics."""
-    maps = lab.validation_maps(candidate.detector)
-    return {"map_auroc": map_auroc(maps.values, maps.labels), **score_head(candidate, lab)}
 
 
 def first_line(doc: str) -> str:

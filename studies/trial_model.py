@@ -9,16 +9,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlflow_server import Tracking
-from studies.record import DETECTOR_RUN, HEAD_FOLDER, WEIGHTS_FOLDER
+from studies.record import HOLDER, OWN_FOLDER
 from training.detector import WEIGHTS
 from training.predictor import Predictor
+
+NETWORK = "detector"
 
 
 def load_trial_model(tracking: Tracking, run_id: str) -> Predictor:
     """The predictor of a complete trial; TrackingError when the run has none."""
-    holder = tracking.tags(run_id).get(DETECTOR_RUN, run_id)
+    holder = tracking.tags(run_id).get(HOLDER.format(NETWORK), run_id)
     with TemporaryDirectory() as scratch:
-        folder = tracking.download(run_id, HEAD_FOLDER, Path(scratch))
-        weights = tracking.download(holder, f"{WEIGHTS_FOLDER}/{WEIGHTS}", Path(scratch))
+        folder = tracking.download(run_id, OWN_FOLDER, Path(scratch))
+        weights = tracking.download(holder, f"{NETWORK}/{WEIGHTS}", Path(scratch))
         shutil.copy(weights, folder)
         return Predictor.load(folder)

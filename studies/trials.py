@@ -13,9 +13,8 @@ import optuna
 from optuna import Trial, TrialPruned
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.candidate import as_predictor, example_grid
 from studies.progress import Display, TrialLine
-from studies.record import ARTIFACTS, FAILED, HEAD_FOLDER, INTERRUPTED, MODEL, REPORTED, Record
+from studies.record import ARTIFACTS, FAILED, INTERRUPTED, MODEL, OWN_FOLDER, REPORTED, Record
 from studies.space import suggest
 from studies.storage import WORKER, is_feasible, this_worker
 from studies.study import Candidate, Lab, News, Study
@@ -67,7 +66,7 @@ class TrialRunner:
         for constraint in self.study.constraints:
             trial.set_constraint(constraint.metric, constraint.violation(metrics))
         report["metrics"] = metrics
-        report["detector"] = candidate.detector.key
+        report["weights"] = candidate.weights
         value = metrics[self.study.metric]
         feasible = self.study.is_feasible(metrics)
         is_best = feasible and self.study.is_better(value, self.best)
@@ -99,13 +98,12 @@ class TrialRunner:
         return News(on_train, on_epoch)
 
     def _keep(self, trial: Trial, candidate: Candidate, *, draw: bool, model: bool) -> None:
-        """The head always; samples where there is something new to see; a model of the best."""
+        """Its own part always; samples where there is something new; a model of the best."""
         folder = self.folder / str(trial.number)
-        predictor = as_predictor(candidate, self.lab)
-        predictor.save_head(folder / ARTIFACTS / HEAD_FOLDER)
+        predictor = candidate.predictor(self.lab)
+        predictor.save_own(folder / ARTIFACTS / OWN_FOLDER)
         if draw:
-            maps = self.lab.validation_maps(candidate.detector)
-            grid = example_grid(candidate, self.lab, self.lab.splits.val, maps)
+            grid = candidate.draw(self.lab, "val")
             grid.save(folder / ARTIFACTS / "validation_samples.png")
         if model:
             predictor.save(folder / MODEL)

@@ -197,7 +197,7 @@ def test_silhouettes_are_tested_on_the_studys_own_test_split(session):
 
 def answer_on_images(session, params):
     candidate = session.study.fit(params, session.lab, News())
-    return candidate.answer(session.lab.test_maps(candidate.detector))[0]
+    return candidate.answers(session.lab, "test").scores
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution
 from optuna.pruners import ThresholdPruner
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from PIL import Image
 
@@ -239,7 +240,9 @@ def odd_study(name, fit, **changes):
     """A study of one parameter whose trials do what the test wants."""
     score = find_study("giaem").score
     space = {"x": FloatDistribution(0, 1)}
-    return Study(name=name, doc="Odd.", space=space, fit=fit, score=score, **changes)
+    return Study(
+        name=name, doc="Odd.", space=space, fit=fit, score=score, conclude=conclude, **changes
+    )
 
 
 def settings_for(root, images):
@@ -260,6 +263,23 @@ def test_an_interrupt_that_python_drops_ends_the_study_after_its_trial(images, r
     settings = settings_for(root, images)
     assert run(odd_study("dropped", fit), settings) is False
     assert len(load_search(root, "dropped (slices)").trials) == 1
+
+
+def test_an_interrupt_while_a_trial_is_written_down_leaves_it_whole(images, root, monkeypatch):
+    written = RDBStorage.set_trial_state_values
+
+    def interrupted(*arguments, **keywords):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        return written(*arguments, **keywords)
+
+    def fit(params, lab, news):
+        monkeypatch.setattr(RDBStorage, "set_trial_state_values", interrupted)
+        return find_study("image_kmeans").fit({"tumor_index": params["x"]}, lab, news)
+
+    assert run(odd_study("written", fit), settings_for(root, images)) is False
+    trials = load_search(root, "written (slices)").trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE]
 
 
 def test_failed_trials_keep_their_traceback_and_the_same_error_ends_the_study(images, root, client):

@@ -14,6 +14,7 @@ from optuna.distributions import FloatDistribution
 from models.heads import HEADS
 from studies import table
 from studies.__main__ import main
+from studies.finish import conclude
 from studies.look import INK, SCALE
 from studies.session import Session
 from studies.settings import Settings
@@ -178,6 +179,7 @@ def quick_study(name, fit=quick_fit):
         space={"x": FloatDistribution(0, 1)},
         fit=fit,
         score=find_study("giaem").score,
+        conclude=conclude,
         constraints=(AtLeast("specificity", 0.0),),
     )
 

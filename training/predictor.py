@@ -55,10 +55,10 @@ class Predictor:
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads: two files of arrays and one of text."""
-        self.save_head(folder)
+        self.save_own(folder)
         checkpoint.save_weights(self.mapper, folder / WEIGHTS)
 
-    def save_head(self, folder: Path) -> None:
+    def save_own(self, folder: Path) -> None:
         """The same without the weights, for a predictor whose network is kept elsewhere."""
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.save_arrays(_learned(self.head), folder / HEAD)
