@@ -10,16 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-from mlflow_server import pyfunc_model
+from mlflow_server import pyfunc_generator, pyfunc_model
 from mlflow_server.connection import TrackingError, connect, tracking_errors
 
 NO_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
@@ -39,23 +41,50 @@ def image_signature() -> ModelSignature:
     return signature
 
 
+def sample_signature() -> ModelSignature:
+    """A class and a seed a row in, a slice each out: uint8 (n, 128, 128)."""
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.long, "label"), ColSpec(DataType.long, "seed")]),
+        outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, 128, 128))]),
+    )
+
+
+class Flavour(NamedTuple):
+    """How MLflow calls a model: its code, what it takes and gives, and an example of that."""
+
+    code: str
+    signature: ModelSignature
+    example: np.ndarray | pd.DataFrame
+
+
+def tells() -> Flavour:
+    """A model that tells tumours in images."""
+    return Flavour(pyfunc_model.__file__, image_signature(), np.zeros((2, 128, 128), np.uint8))
+
+
+def makes() -> Flavour:
+    """A model that makes images of a class."""
+    asked = pd.DataFrame({"label": [0, 1], "seed": [0, 1]})
+    return Flavour(pyfunc_generator.__file__, sample_signature(), asked)
+
+
 def log_model(
     tracking_uri: str,
     run_id: str,
     folder: Path,
     *,
     name: str,
-    loader: str = "training.predictor:load",
+    flavour: Flavour,
+    loader: str,
     code_paths: Sequence[Path],
-    input_example: np.ndarray,
     pip_requirements: Sequence[str],
     metadata: Mapping[str, object],
 ) -> str:
     """Log `folder` as a model of the run and return its address, `models:/<id>`.
 
-    `loader` names the function that turns the folder into an object with `predict`; the packages
-    in `code_paths` travel with the model. A run's model of a name is logged once; neither the
-    run's status nor the active run of the process changes.
+    `loader` names the function that turns the folder into an object that `flavour` calls; the
+    packages in `code_paths` travel with the model. A run's model of a name is logged once; neither
+    the run's status nor the active run of the process changes.
     """
     client = connect(tracking_uri)
     with tracking_errors(f"Logging the model {name} of run {run_id}"):
@@ -75,12 +104,12 @@ def log_model(
                     model_uuid=made.model_id,
                     model_id=made.model_id,
                 ),
-                python_model=pyfunc_model.__file__,
+                python_model=flavour.code,
                 model_config={"loader": loader},
                 artifacts={"model": str(folder)},
                 code_paths=[str(path) for path in code_paths],
-                signature=image_signature(),
-                input_example=input_example,
+                signature=flavour.signature,
+                input_example=flavour.example,
                 pip_requirements=list(pip_requirements),
                 metadata=dict(metadata),
             )

@@ -15,7 +15,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from mlflow_server import Tracking, TrackingError, TrialRun
-from mlflow_server.registry import log_model
+from mlflow_server.registry import Flavour, log_model
 
 REPORTED = "record"  # a trial's user attribute with all that is published of it
 INTERRUPTED = "interrupted"
@@ -30,10 +30,10 @@ HOLDER = "{}_run"  # tag: the run that holds the weights of this run's network
 class ModelFormat:
     """How a saved model becomes an MLflow model; the same for every trial of a study."""
 
+    flavour: Flavour
     loader: str
     code_paths: list[Path]
     requirements: list[str]
-    example: Any
 
 
 @dataclass
@@ -106,9 +106,9 @@ class Record:
             run_id,
             folder,
             name="model",
+            flavour=self.model_format.flavour,
             loader=self.model_format.loader,
             code_paths=self.model_format.code_paths,
-            input_example=self.model_format.example,
             pip_requirements=self.model_format.requirements,
             metadata={"study": self.study, "trial": trial},
         )

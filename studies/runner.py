@@ -12,7 +12,6 @@ from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 
-import numpy as np
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -20,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 import models
 import training
 from mlflow_server import DatasetUse, Tracking, TrackingError
+from mlflow_server.registry import makes, tells
 from studies.progress import show_markdown, show_progress
 from studies.publish import draw_report, register_winner, write_evidence
 from studies.record import ModelFormat, Record
@@ -43,6 +43,11 @@ RUNTIME = (
     "pillow",
     "numba",
 )
+LOADERS = {
+    "detector": "training.predictor:load",
+    "classifier": "training.classifier_predictor:load",
+    "generator": "training.generator_bundle:load",
+}
 
 
 def run(study: Study, settings: Settings) -> bool:
@@ -218,20 +223,20 @@ def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Re
         parent_id=parent,
         trials_folder=session.folder / "trials",
         weights_folder=session.settings.root / "cache",
-        model_format=model_format(),
+        model_format=model_format(study.kind),
         published={
             trial: run_id for trial, (run_id, status) in published.items() if status != "RUNNING"
         },
     )
 
 
-def model_format() -> ModelFormat:
-    """How a predictor becomes an MLflow model that loads without this checkout."""
+def model_format(kind: str) -> ModelFormat:
+    """How what such a study makes becomes an MLflow model that loads without this checkout."""
     return ModelFormat(
-        loader="training.predictor:load",
+        flavour=makes() if kind == "generator" else tells(),
+        loader=LOADERS[kind],
         code_paths=[Path(package.__file__).parent for package in (models, training)],
         requirements=[f"{name}=={version(name)}" for name in RUNTIME],
-        example=np.zeros((2, 128, 128), np.uint8),
     )
 
 

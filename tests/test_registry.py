@@ -7,11 +7,12 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from mlflow_server import Tracking, TrackingError, local_artifacts, local_uri
-from mlflow_server.registry import load_model, log_model, register
+from mlflow_server.registry import load_model, log_model, makes, register, tells
 
 # A predictor in the shape of ours: brighter on average than the number in its folder is a tumour.
 BRIGHTNESS = """
@@ -29,6 +30,19 @@ class Brightness:
 
 def load(folder):
     return Brightness(float((Path(folder) / "limit.txt").read_text()))
+"""
+
+# A generator in the shape of ours: slices of one grey value, brighter with a tumour.
+GREY = """
+import numpy as np
+
+class Grey:
+    def generate(self, labels, seeds):
+        values = 2 * seeds + 100 * labels
+        return np.stack([np.full((128, 128), value, np.uint8) for value in values])
+
+def load(folder):
+    return Grey()
 """
 
 DARK, BRIGHT = np.full((4, 6), 10, np.uint8), np.full((5, 3), 200, np.uint8)
@@ -99,7 +113,7 @@ def log(uri, run_id, brightness, **changed):
             "name": "brightness",
             "loader": "brightness:load",
             "code_paths": [brightness / "brightness"],
-            "input_example": np.stack([DARK, DARK]),
+            "flavour": tells(),
             "pip_requirements": ["numpy", "pandas"],
             "metadata": {"data": "phantom"},
             **changed,
@@ -200,3 +214,14 @@ class Pickled(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input: np.ndarray, params=None):
         return model_input
+
+
+def test_a_registered_generator_makes_a_slice_a_row(uri, run_id, brightness):
+    (brightness / "grey").mkdir()
+    (brightness / "grey" / "__init__.py").write_text(GREY)
+    changed = {"name": "grey", "loader": "grey:load", "code_paths": [brightness / "grey"]}
+    model_uri = log(uri, run_id, brightness, flavour=makes(), **changed)
+    asked = pd.DataFrame({"label": [0, 1], "seed": [3, 4]})
+    made = load_model(uri, model_uri).predict(asked)
+    assert made.shape == (2, 128, 128) and made.dtype == np.uint8
+    assert made[:, 0, 0].tolist() == [6, 108]

@@ -20,6 +20,7 @@ QUICK = {
     "autoencoder": TINY | {"latent_dim": 4},
     "denoising_autoencoder": TINY,
     "synthetic_lesions": TINY,
+    "brain_cnn": TINY | {"variant": "small"},
     "detector": {"detector": "patch_features", "intensity": "none"},
 }
 HEAD_STUDIES = TINY | {"latent_dim": 4}  # over brain_cvae
@@ -27,18 +28,24 @@ STUDIES = known_studies()
 
 
 @pytest.fixture(scope="module")
-def lab(phantom, tmp_path_factory):
-    return Lab(
-        store=FeatureStore(
-            phantom,
-            Cache(tmp_path_factory.mktemp("cache")),
-            torch.device("cpu"),
-            say=lambda _: None,
-        ),
-        splits=split(phantom.labels, phantom.groups),
-        precision="fp32",
-        seed=0,
-    )
+def labs(phantom, tmp_path_factory):
+    """A lab for each way to split the data."""
+    cache = Cache(tmp_path_factory.mktemp("cache"))
+    store = FeatureStore(phantom, cache, torch.device("cpu"), say=lambda _: None)
+    return {
+        scheme: Lab(
+            store=store,
+            splits=split(phantom.labels, phantom.groups, scheme=scheme),
+            precision="fp32",
+            seed=0,
+        )
+        for scheme in ("detector", "classifier")
+    }
+
+
+@pytest.fixture(scope="module")
+def lab(labs):
+    return labs["detector"]
 
 
 def point(study, seed=0):
@@ -73,7 +80,8 @@ def test_a_space_can_be_written_down_and_sampled(study):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
-def test_a_point_is_fitted_and_scored_on_validation(study, lab):
+def test_a_point_is_fitted_and_scored_on_validation(study, labs):
+    lab = labs[study.scheme]
     candidate = study.fit({**point(study), **QUICK.get(study.name, HEAD_STUDIES)}, lab, News())
     metrics = study.score(candidate, lab)
     assert study.metric in metrics
@@ -84,7 +92,8 @@ def test_a_point_is_fitted_and_scored_on_validation(study, lab):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
-def test_the_same_point_has_the_same_metrics(study, lab):
+def test_the_same_point_has_the_same_metrics(study, labs):
+    lab = labs[study.scheme]
     params = {**point(study), **QUICK.get(study.name, HEAD_STUDIES)}
     first, second = (study.score(study.fit(params, lab, News()), lab) for _ in range(2))
     assert first == second

@@ -1,6 +1,7 @@
 """Pictures of what a detector saw, and what its head made of it. Knows no detector and no head."""
 
 from itertools import zip_longest
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,6 +15,18 @@ GAP, FRAME, CAPTION, HEADER = 18, 5, 30, 78
 CLASSES = ("no tumour", "tumour")
 INK, MUTED, RIGHT, WRONG, MASK = "#1f2933", "#66727f", "#2f9e6e", "#d1373f", "#00c2ff"
 OUTLINE, CROSS = "#ffd43b", "#7dff8a"
+
+
+class Words(NamedTuple):
+    """What the columns of a card, and its cross, are called."""
+
+    map: str
+    mask: str
+    peak: str
+
+
+ERROR = Words("error map", "called tumour", "largest error")
+ACTIVATION = Words("activation", "its upper half", "largest activation")
 
 
 def choose_examples(labels, scores, *, seed: int = 0, n: int = 8) -> np.ndarray:
@@ -42,6 +55,7 @@ def sample_grid(
     *,
     scores: np.ndarray,
     outlines: np.ndarray | None = None,
+    words: Words = ERROR,
 ) -> Image.Image:
     """One card an image: original, reconstruction, error map, and the pixels called tumour.
 
@@ -52,7 +66,7 @@ def sample_grid(
 
     images uint8, reconstructions and error_maps float in [0, 1], masks and outlines bool, all
     (n, h, w). Without reconstructions a card has three tiles; an outline that is not known is
-    all False.
+    all False. Maps of another kind than errors have their own `words`.
     """
     n = len(images)
     outlines = np.zeros(masks.shape, dtype=bool) if outlines is None else outlines
@@ -61,16 +75,18 @@ def sample_grid(
     for label, answer, score, *maps in zip(
         labels, predicted, scores, images, reconstructions, error_maps, masks, outlines, strict=True
     ):
-        tiles = _tiles(*maps)
+        tiles = _tiles(*maps, words)
         captions = tuple(tiles)
         halves[int(label)].append(_card(list(tiles.values()), label, answer, score))
     blank = torch.full_like(next(card for half in halves for card in half), 255)
     cards = [card for row in zip_longest(*halves, fillvalue=blank) for card in row]
     grid = make_grid(cards, nrow=2, padding=GAP, pad_value=255)
-    return _with_header(grid, captions, has_outlines=bool(np.any(outlines)))
+    return _with_header(grid, captions, words.peak, has_outlines=bool(np.any(outlines)))
 
 
-def _tiles(image, reconstruction, error_map, mask, outline) -> dict[str, torch.Tensor]:
+def _tiles(
+    image, reconstruction, error_map, mask, outline, words: Words
+) -> dict[str, torch.Tensor]:
     """The pictures of a card under their captions, uint8 (3, TILE, TILE) each."""
     original = _enlarged(_grey(image))
     called = _as_tensor(original)
@@ -79,8 +95,8 @@ def _tiles(image, reconstruction, error_map, mask, outline) -> dict[str, torch.T
     tiles = {"original": _as_tensor(_outlined(original, outline))}
     if reconstruction is not None:
         tiles["reconstruction"] = _as_tensor(_enlarged(_grey(_to_uint8(reconstruction))))
-    tiles["error map"] = _as_tensor(_heat(error_map))
-    tiles["called tumour"] = _as_tensor(_outlined(called.permute(1, 2, 0).numpy(), outline))
+    tiles[words.map] = _as_tensor(_heat(error_map))
+    tiles[words.mask] = _as_tensor(_outlined(called.permute(1, 2, 0).numpy(), outline))
     return tiles
 
 
@@ -125,7 +141,7 @@ def _card(tiles, label, answer, score) -> torch.Tensor:
 
 
 def _with_header(
-    grid: torch.Tensor, captions: tuple[str, ...], *, has_outlines: bool
+    grid: torch.Tensor, captions: tuple[str, ...], peak: str, *, has_outlines: bool
 ) -> Image.Image:
     """The grid below its class names, the key to its marks, and column captions."""
     cards = to_pil_image(grid)
@@ -139,16 +155,15 @@ def _with_header(
         for position, caption in enumerate(captions):
             center = left + FRAME + TILE // 2 + position * (TILE + FRAME)
             draw.text((center, HEADER + 8), caption, fill=MUTED, font=_font(19), anchor="ms")
-    _draw_key(draw, cards.width - GAP, has_outlines=has_outlines)
+    _draw_key(draw, cards.width - GAP, peak, has_outlines=has_outlines)
     return page
 
 
-def _draw_key(draw: ImageDraw.ImageDraw, right: int, *, has_outlines: bool) -> None:
+def _draw_key(draw: ImageDraw.ImageDraw, right: int, peak: str, *, has_outlines: bool) -> None:
     """What the cross and the line mean, written leftwards from `right`."""
     font, middle = _font(19), 36
-    words = "largest error"
-    left = right - draw.textlength(words, font)
-    draw.text((left, middle), words, fill=MUTED, font=font, anchor="lm")
+    left = right - draw.textlength(peak, font)
+    draw.text((left, middle), peak, fill=MUTED, font=font, anchor="lm")
     center = left - 16
     for color, reach, width in (("black", 9, 5), (CROSS, 8, 2)):
         draw.line((center - reach, middle, center + reach, middle), fill=color, width=width)

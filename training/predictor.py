@@ -18,10 +18,12 @@ from models.error_mapper import ErrorMapper
 from models.heads import HEADS
 from training import checkpoint
 from training.data import preprocess
+from training.data.preprocess import SIDE
 from training.detector import DetectorSpec
 from training.error_maps import map_images
 
 PREDICTOR, WEIGHTS, HEAD = "predictor.json", "weights.safetensors", "head.safetensors"
+NO_ANSWERS = pd.DataFrame({"label": np.empty(0, np.int64), "score": np.empty(0)})
 VERSIONED = ("torch", "numpy", "scikit-learn", "opencv-python-headless")
 
 
@@ -41,14 +43,9 @@ class Predictor:
         Images are uint8 of any size, grey or colour: a list of them, or one array
         (n, h, w) or (n, h, w, c).
         """
-        if isinstance(images, np.ndarray) and images.ndim < 3:
-            raise ValueError(
-                f"images must be an array (n, h, w[, c]) or a list, got shape {images.shape}. "
-                "Put a single image in a list."
-            )
-        if len(images) == 0:
-            return pd.DataFrame({"label": np.empty(0, np.int64), "score": np.empty(0)})
-        frames = np.stack([preprocess(image, self.preprocess) for image in images])
+        frames = framed(images, self.preprocess)
+        if len(frames) == 0:
+            return NO_ANSWERS.copy()
         errors = map_images(self.mapper, frames, device=self.device)
         labels, scores = self.head.predict(errors), self.head.decision_function(errors)
         return pd.DataFrame({"label": labels, "score": scores})
@@ -67,7 +64,7 @@ class Predictor:
             "preprocess": self.preprocess,
             "detector": asdict(self.spec.complete()),
             "head": {"name": names[type(self.head)], "params": self.head.get_params()},
-            "versions": {package: version(package) for package in VERSIONED},
+            "versions": versions(),
         }
         (folder / PREDICTOR).write_text(json.dumps(description, indent=1))
 
@@ -89,6 +86,22 @@ class Predictor:
             head=head,
             device=torch.device(device),
         )
+
+
+def framed(images: np.ndarray | Sequence[np.ndarray], method: str) -> np.ndarray:
+    """Images as they come, pre-processed: uint8 (n, 128, 128)."""
+    if isinstance(images, np.ndarray) and images.ndim < 3:
+        raise ValueError(
+            f"images must be an array (n, h, w[, c]) or a list, got shape {images.shape}. "
+            "Put a single image in a list."
+        )
+    frames = [preprocess(image, method) for image in images]
+    return np.stack(frames) if frames else np.empty((0, SIDE, SIDE), np.uint8)
+
+
+def versions() -> dict[str, str]:
+    """The packages that an answer depends on."""
+    return {package: version(package) for package in VERSIONED}
 
 
 def load(folder: Path) -> Predictor:

@@ -1,0 +1,124 @@
+"""Studies of classifiers: a candidate is a network trained on labels, and a threshold."""
+
+from typing import NamedTuple
+
+import numpy as np
+from optuna.pruners import BasePruner
+from PIL import Image
+
+from studies.finish import conclude
+from studies.space import Params, Space
+from studies.study import Answers, Lab, News, Study, first_line
+from training.classifier import ClassifierSpec, FittedClassifier, fit_classifier
+from training.classifier_predictor import ClassifierPredictor, decide
+from training.grids import ACTIVATION, choose_examples, sample_grid
+from training.localization import Localization, localize, score_maps
+from training.metrics import evaluate
+
+N_EXAMPLES = 16
+HALF = 0.5  # of a map's maximum: what is shown, and measured, as the place
+
+
+class Classification(NamedTuple):
+    """A classifier and the probability from which on it calls a tumour."""
+
+    classifier: FittedClassifier
+    threshold: float
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The key of the classifier's training."""
+        return {"classifier": self.classifier.key}
+
+    def predictor(self, lab: Lab) -> ClassifierPredictor:
+        """Pre-processing, network and threshold in one."""
+        fitted = self.classifier
+        return ClassifierPredictor(
+            lab.dataset.preprocess, fitted.spec, fitted.network, self.threshold, lab.device
+        )
+
+    def answers(self, lab: Lab, part: str) -> Answers:
+        """Log-odds of a tumour above those of the threshold."""
+        indices = lab.indices(part)
+        scores = decide(self.classifier.scores(indices), self.threshold)
+        predicted = (scores >= 0).astype(np.int64)
+        return Answers(lab.dataset.labels[indices], lab.dataset.groups[indices], scores, predicted)
+
+    def localize(self, lab: Lab) -> Localization | None:
+        """Class-activation maps of the test split beside the outlines."""
+        indices = lab.splits.test
+        maps = self.classifier.activation_maps(indices)
+        outlines, groups = lab.dataset.masks[indices], lab.dataset.groups[indices]
+        return localize(maps, maps >= HALF, outlines, groups, seed=lab.seed)
+
+    def draw(self, lab: Lab, part: str) -> Image.Image:
+        """Sixteen images with class-activation maps and, of those called tumour, the place."""
+        answers, indices = self.answers(lab, part), lab.indices(part)
+        chosen = choose_examples(answers.labels, answers.scores, n=N_EXAMPLES, seed=lab.seed)
+        maps = self.classifier.activation_maps(indices[chosen])
+        predicted = answers.predicted[chosen]
+        return sample_grid(
+            lab.dataset.images[indices[chosen]],
+            None,
+            maps,
+            (maps >= HALF) & (predicted == 1)[:, None, None],
+            answers.labels[chosen],
+            predicted,
+            scores=answers.scores[chosen],
+            outlines=lab.dataset.masks[indices[chosen]],
+            words=ACTIVATION,
+        )
+
+
+def classifier_study(
+    name: str,
+    *,
+    space: Space,
+    fixed: dict[str, Params],
+    doc: str,
+    n_trials: int,
+    pruner: BasePruner,
+    first: tuple[Params, ...] = (),
+) -> Study:
+    """A study of a classifier's training and of its threshold.
+
+    `fixed` is what each `variant` needs besides the parameters that are searched.
+    """
+
+    def fit(params: Params, lab: Lab, news: News) -> Classification:
+        searched = {key: value for key, value in params.items() if key != "threshold"}
+        spec = ClassifierSpec(fixed[params["variant"]] | searched, lab.seed)
+        classifier = fit_classifier(
+            spec,
+            lab.splits,
+            lab.store,
+            precision=lab.precision,
+            on_epoch=news.on_epoch,
+            on_train=news.on_train,
+        )
+        return Classification(classifier, params["threshold"])
+
+    return Study(
+        name=name,
+        doc=first_line(doc),
+        space=space,
+        fit=fit,
+        score=score_classifier,
+        conclude=conclude,
+        kind="classifier",
+        n_trials=n_trials,
+        pruner=pruner,
+        reported="val_auroc",
+        first=first,
+    )
+
+
+def score_classifier(candidate: Classification, lab: Lab) -> dict[str, float]:
+    """Every metric on the validation split, and how well the activation maps find the place."""
+    answers = candidate.answers(lab, "val")
+    outlined = lab.splits.val[lab.dataset.has_mask[lab.splits.val]]
+    maps = candidate.classifier.activation_maps(outlined) if len(outlined) else np.empty(0)
+    return {
+        **evaluate(answers.labels, answers.predicted, answers.scores),
+        **(score_maps(maps, lab.dataset.masks[outlined]) if len(outlined) else {}),
+    }

@@ -1,0 +1,88 @@
+"""A classifier's predictor: pre-processing, network and threshold, from an image to an answer.
+
+Owns the folder that a registered classifier is made of. Knows nothing of where it is registered.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from models.brain_cnn import BrainCNN
+from training import checkpoint
+from training.classifier import ClassifierSpec, score_images
+from training.predictor import NO_ANSWERS, PREDICTOR, WEIGHTS, framed, versions
+
+
+@dataclass(frozen=True)
+class ClassifierPredictor:
+    """All that turns images into answers, trained."""
+
+    preprocess: str  # "head" or "paper"
+    spec: ClassifierSpec
+    network: BrainCNN
+    threshold: float  # the probability of a tumour from which on it is called one
+    device: torch.device
+
+    def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> pd.DataFrame:
+        """A row an image: `label` (0 no tumour, 1 tumour) and `score` (tumour where >= 0).
+
+        Images are uint8 of any size, grey or colour: a list of them, or one array
+        (n, h, w) or (n, h, w, c).
+        """
+        frames = framed(images, self.preprocess)
+        if len(frames) == 0:
+            return NO_ANSWERS.copy()
+        flips = self.spec.complete().hyperparameters["flips"]
+        log_odds = score_images(self.network, frames, device=self.device, flips=flips)
+        scores = decide(log_odds, self.threshold)
+        return pd.DataFrame({"label": (scores >= 0).astype(np.int64), "score": scores})
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads."""
+        self.save_own(folder)
+        checkpoint.save_weights(self.network, folder / WEIGHTS)
+
+    def save_own(self, folder: Path) -> None:
+        """The same without the weights, for a predictor whose network is kept elsewhere."""
+        folder.mkdir(parents=True, exist_ok=True)
+        description = {
+            "preprocess": self.preprocess,
+            "classifier": asdict(self.spec.complete()),
+            "threshold": self.threshold,
+            "versions": versions(),
+        }
+        (folder / PREDICTOR).write_text(json.dumps(description, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> "ClassifierPredictor":
+        """Read a saved predictor."""
+        folder = Path(folder)
+        description = json.loads((folder / PREDICTOR).read_text())
+        spec = ClassifierSpec(**description["classifier"])
+        network = spec.build()
+        checkpoint.load_weights(network, folder / WEIGHTS)
+        return cls(
+            preprocess=description["preprocess"],
+            spec=spec,
+            network=network.to(device).eval(),
+            threshold=description["threshold"],
+            device=torch.device(device),
+        )
+
+
+def decide(log_odds: np.ndarray, threshold: float) -> np.ndarray:
+    """Scores (n,) that are 0 or more where the probability of a tumour reaches `threshold`."""
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must be in (0, 1), got {threshold}.")
+    return log_odds - math.log(threshold / (1 - threshold))
+
+
+def load(folder: Path) -> ClassifierPredictor:
+    """The entry point that a registered model names."""
+    return ClassifierPredictor.load(folder)
