@@ -94,6 +94,20 @@ def test_test_images_teach_nothing_and_training_labels_do(phantom, splits, tmp_p
     assert not torch.equal(weights(trained[0]), weights(trained[2]))
 
 
+def test_the_training_images_are_told_apart_by_their_labels(phantom, splits, cache):
+    quick = {"n_epochs": 25, "lr": 1e-2, "augmentation": 0.0, "weight_average": 0.0}
+    by_heart = splits._replace(val=splits.train)  # the weights kept are those that know it best
+    fitted = train(phantom, by_heart, cache, TINY | quick | {"flips": "none"})
+    assert roc_auc_score(phantom.labels[splits.train], fitted.scores(splits.train)) > 0.9
+
+
+def test_how_often_near_copies_are_seen_changes_the_training(phantom, splits, cache):
+    train_images = np.flatnonzero(np.isin(phantom.groups, phantom.groups[splits.train]))
+    whole = splits._replace(train=train_images)
+    trained = [train(phantom, whole, cache, TINY | {"group_power": p}) for p in (0.0, 1.0)]
+    assert not torch.equal(weights(trained[0]), weights(trained[1]))
+
+
 def test_scores_are_the_log_odds_of_a_tumour_averaged_over_the_flips(phantom, splits, cache):
     indices = splits.val[[3, 1]]
     x = as_input(torch.from_numpy(phantom.images[indices]))
