@@ -123,18 +123,19 @@ class Tracking:
         study: str,
         *,
         metrics: Sequence[str],
+        direction: Literal["maximize", "minimize"],
         params: Sequence[str],
         tags: Mapping[str, str],
     ) -> None:
         """Keep a view of the runs table: a study's trials with these tags and columns, best first.
 
-        The largest value of the first metric is the best; `runs_url` opens it by `view_key`.
+        `direction` is that of the first metric; `runs_url` opens it by `view_key`.
         """
         wanted = "".join(f" AND tags.{name} = {_quoted(value)}" for name, value in tags.items())
         view = {
             "searchFilter": f"tags.study = {_quoted(study)} AND tags.trial IS NOT NULL{wanted}",
             "orderByKey": f"metrics.`{metrics[0]}`",
-            "orderByAsc": False,
+            "orderByAsc": direction == "minimize",
             "startTime": "ALL",
             "lifecycleFilter": "Active",
             "datasetsFilter": [],

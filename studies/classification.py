@@ -51,6 +51,10 @@ class Classification(NamedTuple):
         outlines, groups = lab.dataset.masks[indices], lab.dataset.groups[indices]
         return localize(maps, maps >= HALF, outlines, groups, seed=lab.seed)
 
+    def pictures(self, lab: Lab) -> dict[str, Image.Image]:
+        """Examples of the validation split."""
+        return {"validation_samples": self.draw(lab, "val")}
+
     def draw(self, lab: Lab, part: str) -> Image.Image:
         """Sixteen images with class-activation maps and, of those called tumour, the place."""
         answers, indices = self.answers(lab, part), lab.indices(part)

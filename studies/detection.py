@@ -64,6 +64,10 @@ class Detection(NamedTuple):
         predicted = self.head.mask(maps.values)
         return localize(maps.values, predicted, masks, maps.groups, seed=lab.seed)
 
+    def pictures(self, lab: Lab) -> dict[str, Image.Image]:
+        """Examples of the validation split."""
+        return {"validation_samples": self.draw(lab, "val")}
+
     def draw(self, lab: Lab, part: str) -> Image.Image:
         """Sixteen images with reconstruction, error map and what the head calls tumour."""
         answers, indices = self.answers(lab, part), lab.indices(part)

@@ -21,8 +21,8 @@ from studies.report import ReportInput, build_report
 from studies.result_figures import Surface, SurfacePoint
 from studies.session import Session
 from studies.storage import begun, best_feasible, is_feasible
-from studies.study import Decider, News
-from studies.summary import SHOWN, Findings, write_summary, write_words
+from studies.study import SHOWN, Decider, News
+from studies.summary import Findings, write_summary, write_words
 from training import floors as floors_module
 from training.cache import code_digest, make_key
 from training.error_maps import ErrorMaps
@@ -125,8 +125,7 @@ def score_on_test(
     path = answers_path(session, best)
     if path.exists():
         return read_answers(session.study.name, path)
-    looks = search.user_attrs.get(TEST_LOOKS, [])
-    search.set_user_attr(TEST_LOOKS, [*looks, best.number])
+    count_look(search, best)
     scored = evaluate_scored(session.study.name, *candidate.answers(session.lab, "test"))
     write_answers(scored, path, session=session)
     return scored
@@ -190,6 +189,11 @@ def read_answers(name: str, path: Path) -> Scored:
     table = pd.read_csv(path)
     columns = (table[column].to_numpy() for column in ("label", "group", "score", "predicted"))
     return evaluate_scored(name, *columns)
+
+
+def count_look(search: optuna.Study, trial: FrozenTrial) -> None:
+    """Write down that a trial is scored on the test split."""
+    search.set_user_attr(TEST_LOOKS, [*test_looks(search), trial.number])
 
 
 def test_looks(search: optuna.Study) -> list[int]:

@@ -81,12 +81,12 @@ def build_report(report: ReportInput) -> str:
     sections = [
         Section("result", "Result", _result(report)),
         Section("methods", "Beside the floors", _methods(report)),
-        Section("search", "The search", _plots("search", _search_plots(report))),
+        Section("search", "The search", search_plots(report.trials, report.params, report.metric)),
         Section("surface", "The exact surface", _plots("surface", _surface_plots(report))),
         Section("test", "On the test split", _plots("test", _test_plots(report))),
         Section("where", "Where the tumour is", _where(report.localization)),
-        Section("examples", "Examples", _examples(report.grids)),
-        Section("facts", "Facts", _facts(report.facts)),
+        Section("examples", "Examples", examples(report.grids)),
+        Section("facts", "Facts", facts_table(report.facts)),
     ]
     return as_page(report.title, sections)
 
@@ -107,8 +107,13 @@ def fill_page(title: str, *, links: str, body: str, plotly: str = "") -> str:
     return page.substitute(title=escape(title), plotly=plotly, links=links, body=body)
 
 
+def markdown(text: str) -> str:
+    """Markdown as HTML, in which markup stays text."""
+    return MarkdownIt("js-default").render(text)
+
+
 def _result(report: ReportInput) -> str:
-    words = MarkdownIt("js-default").render(report.summary)
+    words = markdown(report.summary)
     if report.winner is None:
         return words
     tiles = "".join(
@@ -157,8 +162,8 @@ def _bounds(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else "{:.2f} &ndash; {:.2f}".format(*interval)
 
 
-def _search_plots(report: ReportInput) -> list[Plot]:
-    study, params, metric = report.trials, report.params, report.metric
+def search_plots(study: optuna.Study, params: list[str], metric: str) -> str:
+    """The plots of a search."""
     plots = [
         Plot(
             "wide",
@@ -211,7 +216,7 @@ def _search_plots(report: ReportInput) -> list[Plot]:
     if any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
         about = "What each trial reported to the pruner as its epochs ended."
         plots.insert(2, Plot("wide", "Epochs", about, partial(figures.epochs, study)))
-    return plots
+    return _plots("search", plots)
 
 
 def _left_out(study: optuna.Study) -> str:
@@ -314,7 +319,8 @@ def _plots(anchor: str, plots: list[Plot]) -> str:
     return f'<div class="plots">{"".join(drawn)}</div>' if drawn else ""
 
 
-def _examples(grids: dict[str, Image.Image]) -> str:
+def examples(grids: dict[str, Image.Image]) -> str:
+    """Pictures below their captions."""
     return "".join(
         f'<figure class="grid"><h3>{escape(caption)}</h3>'
         f'<img src="{_data_uri(grid)}" alt="{escape(caption)}"></figure>'
@@ -328,7 +334,8 @@ def _data_uri(image: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _facts(facts: dict[str, str]) -> str:
+def facts_table(facts: dict[str, str]) -> str:
+    """A row a fact."""
     rows = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
         for name, value in facts.items()

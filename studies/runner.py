@@ -28,7 +28,6 @@ from studies.settings import Settings
 from studies.space import describe
 from studies.storage import best_feasible, fail_dead_trials, open_storage, open_study
 from studies.study import Conclusion, Study, StudyError
-from studies.summary import SHOWN
 from studies.trials import AfterTrial, TrialFailed, TrialRunner, as_line
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -212,7 +211,8 @@ def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Re
     tracking.share_view(
         experiment,
         session.name,
-        metrics=list(dict.fromkeys([study.metric, *SHOWN])),
+        metrics=list(dict.fromkeys([study.metric, *study.shown])),
+        direction=study.direction,
         params=list(study.space),
         tags={"feasible": "true"},
     )

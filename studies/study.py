@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import optuna
@@ -27,6 +27,18 @@ from training.localization import Localization, score_maps
 
 if TYPE_CHECKING:
     from studies.session import Session
+
+
+# What tells how well tumours are told, in the order in which it is shown.
+SHOWN = (
+    "f2",
+    "recall",
+    "specificity",
+    "auroc",
+    "specificity_at_95_recall",
+    "accuracy",
+    "macro_f1",
+)
 
 
 class StudyError(ValueError):
@@ -73,8 +85,8 @@ class Candidate(Protocol):
     def predictor(self, lab: "Lab") -> Savable:
         """Everything from the input to the answer."""
 
-    def draw(self, lab: "Lab", part: str) -> Image.Image:
-        """What it does with images of a part ("val" or "test") of the split."""
+    def pictures(self, lab: "Lab") -> dict[str, Image.Image]:
+        """What it does, by the names that the pictures are kept under; test images are not seen."""
 
 
 class Decider(Candidate, Protocol):
@@ -82,6 +94,9 @@ class Decider(Candidate, Protocol):
 
     def answers(self, lab: "Lab", part: str) -> Answers:
         """What it says of a part ("val" or "test") of the split."""
+
+    def draw(self, lab: "Lab", part: str) -> Image.Image:
+        """Examples of a part ("val" or "test") of the split."""
 
     def localize(self, lab: "Lab") -> Localization | None:
         """Where it sees the outlined tumours of the test split; None where nothing is outlined."""
@@ -111,10 +126,11 @@ class Conclusion(Protocol):
 
 @dataclass(frozen=True)
 class News:
-    """Where a trial says that training begins and how each epoch went."""
+    """Where a trial says that training begins, how each epoch went, and what is to be seen."""
 
     on_train: Callable[[], None] = lambda: None
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None
+    on_picture: Callable[[str, Image.Image], None] = lambda name, picture: None
 
 
 @dataclass(frozen=True)
@@ -133,6 +149,7 @@ class Lab:
     _detectors: dict[str, FittedDetector] = field(default_factory=dict, repr=False)
     _maps: dict[str, ErrorMaps] = field(default_factory=dict, repr=False)
     _places: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def dataset(self) -> Dataset:
@@ -179,6 +196,12 @@ class Lab:
             self._maps[key] = detector.error_maps(self.indices(part))
         return self._maps[key]
 
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What is made by the first trial that needs it, for all of them."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
+
     def indices(self, part: str) -> np.ndarray:
         """The images of "train", "val" or "test"."""
         return getattr(self.splits, part)
@@ -210,6 +233,7 @@ class Study:
     first: tuple[Params, ...] = ()  # points that are tried before any is suggested
     pruner: BasePruner = field(default_factory=NopPruner)
     reported: str | None = None  # the epochs' metric that the pruner sees
+    shown: tuple[str, ...] = SHOWN  # metrics beside the objective where runs are listed
 
     @property
     def scheme(self) -> str:

@@ -8,19 +8,10 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.progress import format_params
-from studies.study import AtLeast
+from studies.study import SHOWN, AtLeast
 from training.floors import Scored
 from training.localization import Localization
 
-SHOWN = (
-    "f2",
-    "recall",
-    "specificity",
-    "auroc",
-    "specificity_at_95_recall",
-    "accuracy",
-    "macro_f1",
-)
 DISCLAIMER = "A research tool, not a medical device."
 
 
@@ -58,8 +49,8 @@ def write_words(findings: Findings) -> str:
     """What was searched, what won, and whether to believe it: Markdown without tables."""
     parts = [
         findings.doc,
-        _searched(findings),
-        _best(findings),
+        count_line(findings.counts, findings.n_infeasible),
+        best_line(findings.best, findings.metric),
         _verdict(findings),
         _where(findings.localization),
         _leak(findings),
@@ -74,32 +65,27 @@ def write_summary(findings: Findings) -> str:
         write_words(findings),
         _test_table(findings),
         _where_table(findings.localization),
-        _facts(findings),
+        as_rows(findings.facts),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _searched(findings: Findings) -> str:
-    states = ", ".join(
-        f"{count} {state.name.lower()}" for state, count in findings.counts.items() if count
-    )
-    infeasible = (
-        f"; {findings.n_infeasible} broke a constraint and cannot win"
-        if findings.n_infeasible
-        else ""
-    )
-    return f"**Trials**: {sum(findings.counts.values())} ({states}{infeasible})."
+def count_line(counts: dict[TrialState, int], n_infeasible: int) -> str:
+    """How many trials there were, and how they ended."""
+    states = ", ".join(f"{count} {state.name.lower()}" for state, count in counts.items() if count)
+    infeasible = f"; {n_infeasible} broke a constraint and cannot win" if n_infeasible else ""
+    return f"**Trials**: {sum(counts.values())} ({states}{infeasible})."
 
 
-def _best(findings: Findings) -> str:
-    if findings.best is None:
+def best_line(best: FrozenTrial | None, metric: str) -> str:
+    """The best trial on validation."""
+    if best is None:
         return (
             "**No trial can win**: none was completed within the constraints, so the test split "
             "was not touched. More trials, or a lower floor, may find one."
         )
-    best = findings.best
     return (
-        f"**Best on validation**: trial {best.number}, {findings.metric} = {best.value:.4f}, "
+        f"**Best on validation**: trial {best.number}, {metric} = {best.value:.4f}, "
         f"`{format_params(best.params)}`"
     )
 
@@ -135,7 +121,7 @@ def _where(localization: Localization | None) -> str:
     low, high = localization.intervals["pointing_game"]
     return (
         f"**Where the tumour is**: on {localization.n_images} outlined test images the largest "
-        f"error lies inside the outline in {rate:.0%} ({low:.0%} to {high:.0%}; chance "
+        f"value of the map lies inside the outline in {rate:.0%} ({low:.0%} to {high:.0%}; chance "
         f"{by_chance:.0%}); pixel AUROC {localization.metrics['pixel_auroc']:.3f}."
     )
 
@@ -193,6 +179,7 @@ def _leak(findings: Findings) -> str:
     )
 
 
-def _facts(findings: Findings) -> str:
-    lines = [f"| {name} | {value} |" for name, value in findings.facts.items()]
+def as_rows(facts: dict[str, str]) -> str:
+    """Facts as a table without a head."""
+    lines = [f"| {name} | {value} |" for name, value in facts.items()]
     return "\n".join(["| | |", "| --- | --- |", *lines])

@@ -7,11 +7,13 @@ before it but the best value.
 import time
 import traceback
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import optuna
 from optuna import Trial, TrialPruned
 from optuna.trial import FrozenTrial, TrialState
+from PIL import Image
 
 from studies.progress import Display, TrialLine
 from studies.record import ARTIFACTS, FAILED, INTERRUPTED, MODEL, OWN_FOLDER, REPORTED, Record
@@ -95,7 +97,7 @@ class TrialRunner:
                 if trial.should_prune():
                     raise TrialPruned(f"behind the others at epoch {epoch}")
 
-        return News(on_train, on_epoch)
+        return News(on_train, on_epoch, partial(self._draw, trial))
 
     def _keep(self, trial: Trial, candidate: Candidate, *, draw: bool, model: bool) -> None:
         """Its own part always; samples where there is something new; a model of the best."""
@@ -103,10 +105,15 @@ class TrialRunner:
         predictor = candidate.predictor(self.lab)
         predictor.save_own(folder / ARTIFACTS / OWN_FOLDER)
         if draw:
-            grid = candidate.draw(self.lab, "val")
-            grid.save(folder / ARTIFACTS / "validation_samples.png")
+            for name, picture in candidate.pictures(self.lab).items():
+                self._draw(trial, name, picture)
         if model:
             predictor.save(folder / MODEL)
+
+    def _draw(self, trial: Trial, name: str, picture: Image.Image) -> None:
+        path = self.folder / str(trial.number) / ARTIFACTS / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
 
     def _write(self, trial: Trial, name: str, text: str) -> None:
         folder = self.folder / str(trial.number) / ARTIFACTS

@@ -91,8 +91,8 @@ def test_an_experiment_deleted_in_the_ui_is_restored(tracking, client, experimen
 
 
 def test_a_shared_view_lists_the_trials_of_one_study_best_first(tracking, client, experiment):
-    columns = {"metrics": ["f2", "recall"], "params": ["alpha"]}
-    tracking.share_view(experiment, "it's mine", **columns, tags={"feasible": "true"})
+    columns = {"metrics": ["f2", "recall"], "params": ["alpha"], "tags": {"feasible": "true"}}
+    tracking.share_view(experiment, "it's mine", **columns, direction="maximize")
     view = json.loads(client.get_experiment(experiment).tags["mlflow.sharedViewState.it_s_mine"])
     assert view_key("it's mine") == "it_s_mine"
     assert view["searchFilter"] == (
@@ -100,6 +100,9 @@ def test_a_shared_view_lists_the_trials_of_one_study_best_first(tracking, client
     )
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`f2`", False)
     assert view["selectedColumns"] == ["metrics.`f2`", "metrics.`recall`", "params.`alpha`"]
+    tracking.share_view(experiment, "theirs", **columns, direction="minimize")
+    view = json.loads(client.get_experiment(experiment).tags["mlflow.sharedViewState.theirs"])
+    assert view["orderByAsc"] is True
 
 
 def test_a_study_is_one_parent_run_however_often_it_is_opened(tracking, client, experiment):

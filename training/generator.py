@@ -100,13 +100,13 @@ class FittedGenerator:
 
     def sample(self, n: int, seed: int) -> np.ndarray:
         """n images, uint8 (n, 128, 128); equal seeds make equal images."""
-        return _images(self.network, _latent(self.network, n, seed), self.device)
+        return as_images(self.network, _latent(self.network, n, seed), self.device)
 
     def interpolate(self, seed_a: int, seed_b: int, steps: int) -> np.ndarray:
         """The way from one sample to another, ends included: uint8 (steps, 128, 128)."""
         ends = [_latent(self.network, 1, seed) for seed in (seed_a, seed_b)]
         shares = torch.linspace(0, 1, steps)[:, None]
-        return _images(self.network, _great_circle(*ends, shares), self.device)
+        return as_images(self.network, _great_circle(*ends, shares), self.device)
 
     def progress(self) -> dict[int, np.ndarray]:
         """Samples at fixed noise by the epoch after which they were made: uint8 (16, 128, 128)."""
@@ -253,7 +253,7 @@ class _Fit:
         return measured | (self.judge(samples) if self.judge else {})
 
     def _samples(self, network: nn.Module) -> np.ndarray:
-        return _images(network, _latent(network, JUDGED, self.spec.seed), self.device)
+        return as_images(network, _latent(network, JUDGED, self.spec.seed), self.device)
 
     def _spread(self, samples: np.ndarray) -> float:
         """How much samples differ from one another, real images being 1."""
@@ -307,7 +307,8 @@ def _latent(network: nn.Module, n: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def _images(network: nn.Module, z: Tensor, device: torch.device) -> np.ndarray:
+def as_images(network: nn.Module, z: Tensor, device: torch.device) -> np.ndarray:
+    """What codes (n, latent_dim) become: uint8 (n, 128, 128)."""
     parts = [network.generate(part.to(device)).cpu() for part in z.split(BATCH)]
     return torch.cat(parts).squeeze(1).mul(255).round().byte().numpy()
 
