@@ -101,7 +101,11 @@ def find_tags(model_uri: str, settings: Settings) -> dict[str, str]:
 
 
 def find_made(tags: dict[str, str], model_uri: str, root: Path) -> Made:
-    """The data set and the splits that a version's tags name."""
+    """The real images and the splits that a version's tags name.
+
+    A model that was trained on synthetic images stands on the training images of that split too:
+    their generator saw those and no others.
+    """
     missing = {"data", "data_digest", "split", "seed"} - set(tags)
     if missing:
         raise StudyError(
@@ -115,8 +119,14 @@ def find_made(tags: dict[str, str], model_uri: str, root: Path) -> Made:
             f"{tags['data_digest']}) are not below {root}, so their copies cannot be left out. "
             "Run any `make study` with their DATA here once: that prepares them."
         )
-    seed = int(tags["seed"])
-    return Made(dataset, split(dataset.labels, dataset.groups, protocol=tags["split"], seed=seed))
+    splits = split(
+        dataset.labels,
+        dataset.groups,
+        protocol=tags["split"],
+        scheme=tags.get("scheme", "detector"),  # versions without that tag are detectors
+        seed=int(tags["seed"]),
+    )
+    return Made(dataset, splits)
 
 
 def find_dataset(name: str, digest: str, root: Path) -> Dataset | None:
