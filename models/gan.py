@@ -148,7 +148,7 @@ class GAN(nn.Module):
         x = self._resize(x)
         for _ in range(self.n_discriminator_steps):
             fake = self.generator(self._noise(x)).float()
-            judged = self._discriminator_losses(x, fake.detach())
+            judged = self.judged(x, fake.detach())
             self.discriminator_optimizer.zero_grad()
             judged["loss_discriminator"].backward()
             self.discriminator_optimizer.step()
@@ -196,10 +196,10 @@ class GAN(nn.Module):
     def _judge(self, x: Tensor) -> Tensor:
         """Logits (b, 1): above 0 what seems real."""
         if self.augmentation == "light":
-            x = _augment(x)
+            x = augment(x)
         return self.discriminator(x).float()
 
-    def _discriminator_losses(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def judged(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         real_logits, fake_logits = self._judge(real), self._judge(fake)
         target = torch.full_like(real_logits, 1 - self.label_smoothing)
         loss = (
@@ -218,7 +218,7 @@ def _halving_layers(channels: list[int]) -> list[nn.Module]:
     ]
 
 
-def _augment(x: Tensor) -> Tensor:
+def augment(x: Tensor) -> Tensor:
     """Shift each image by up to SHIFT of its side and brighten it; differentiable."""
     b, _, side, _ = x.shape
     x = x + BRIGHTNESS * (2 * torch.rand(b, 1, 1, 1, device=x.device) - 1)

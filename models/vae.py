@@ -128,7 +128,7 @@ class VAE(nn.Module):
         """One step of the optimizer; the losses before it, a batch's mean."""
         x = self._resize(x)
         if self.augmentation == "flips":
-            x = _flip(x)
+            x = flip(x)
         mu, logvar = self._encode(x)
         z = mu + torch.exp(logvar / 2) * torch.randn_like(mu)
         losses = self._losses(x, self.decoder(z), mu, logvar, self.warmth)
@@ -263,10 +263,10 @@ def _reconstruction_loss(name: str, logits: Tensor, x: Tensor) -> Tensor:
     x_hat = torch.sigmoid(logits)
     if name == "mse":
         return F.mse_loss(x_hat, x, reduction="sum")
-    return _laplacian_distance(x_hat - x)
+    return laplacian_distance(x_hat - x)
 
 
-def _laplacian_distance(difference: Tensor) -> Tensor:
+def laplacian_distance(difference: Tensor) -> Tensor:
     """Sum of |differences| over a Laplacian pyramid, coarse levels counted by the area they cover.
 
     A pyramid is linear: that of a difference is the difference of the pyramids.
@@ -280,7 +280,7 @@ def _laplacian_distance(difference: Tensor) -> Tensor:
     return distance + 2**LEVELS * difference.abs().sum()
 
 
-def _flip(x: Tensor) -> Tensor:
+def flip(x: Tensor) -> Tensor:
     """Each image over its vertical axis, its horizontal axis, both or neither, by chance."""
     for axis in (-1, -2):
         turned = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
