@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 import models
 import training
-from mlflow_server import DatasetUse, Tracking, TrackingError
+from mlflow_server import Tracking, TrackingError
 from mlflow_server.registry import makes, tells
 from studies.progress import show_markdown, show_progress
 from studies.publish import draw_report, register_winner, write_evidence
@@ -186,7 +186,6 @@ def open_record(session: Session, search: optuna.Study) -> Record | None:
 
 def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Record:
     study, lab = session.study, session.lab
-    source = lab.dataset.name if session.settings.data == "auto" else session.settings.data
     experiment = tracking.experiment(
         session.name, note=study.doc, tags={"study": study.name, "data": lab.dataset.name}
     )
@@ -195,10 +194,7 @@ def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Re
         session.name,
         params={name: json.dumps(space) for name, space in describe(study.space).items()},
         tags={**session.tags(), **{f"fact.{name}": text for name, text in session.facts().items()}},
-        datasets=[
-            DatasetUse(lab.dataset.name, lab.dataset.digest, source, use, len(part))
-            for use, part in zip(("training", "validation", "test"), lab.splits, strict=True)
-        ],
+        datasets=session.lineage(),
     )
     published = tracking.published_trials(experiment, session.name)
     tracking.close_running(

@@ -34,7 +34,7 @@ SCALE_WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363])
 class Judge:
     """A feature space with a name, in which sets of images are compared.
 
-    `name` ends the names of the metrics ("lite", "cnn"). `identity` is equal where the answers are:
+    `name` ends the names of the metrics ("efficientnet_lite0", "brain_cnn"). `identity` is equal where the answers are:
     it belongs into the key of what is chosen by them.
     """
 
@@ -54,7 +54,7 @@ def lite_judge(device: torch.device) -> Judge | None:
             parts = [network(x).mean(dim=(2, 3)).cpu() for x in as_batches(images, device)]
         return torch.cat(parts).numpy()
 
-    return Judge("lite", features, LITE)
+    return Judge(LITE, features, LITE)
 
 
 def classifier_judge(network: BrainCNN, device: torch.device) -> Judge:
@@ -67,7 +67,7 @@ def classifier_judge(network: BrainCNN, device: torch.device) -> Judge:
     def features(images: np.ndarray) -> np.ndarray:
         return classifier_features(network, images, device=device)
 
-    return Judge("cnn", features, f"cnn-{digest.hexdigest()[:16]}")
+    return Judge("brain_cnn", features, f"brain_cnn-{digest.hexdigest()[:16]}")
 
 
 @dataclass(frozen=True)
