@@ -16,6 +16,8 @@ from rich.table import Table
 from studies.space import Params
 
 RECENT = 8
+# What is said of an epoch; a generator's class stands before the name.
+EPOCH_METRICS = ("train_loss", "val_loss", "val_auroc", "train_generator", "val_kid")
 
 
 @dataclass(frozen=True)
@@ -166,5 +168,5 @@ def format_seconds(seconds: float) -> str:
 
 
 def _epoch_text(metrics: dict[str, float]) -> str:
-    shown = [name for name in ("train_loss", "val_loss", "val_auroc") if name in metrics]
+    shown = [name for name in metrics if name.endswith(EPOCH_METRICS)]
     return ", ".join(f"{name} {metrics[name]:.4g}" for name in shown)

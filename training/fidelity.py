@@ -34,8 +34,8 @@ SCALE_WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363])
 class Judge:
     """A feature space with a name, in which sets of images are compared.
 
-    `name` ends the names of the metrics ("efficientnet_lite0", "brain_cnn"). `identity` is equal where the answers are:
-    it belongs into the key of what is chosen by them.
+    `name` ends the names of the metrics ("brain_cnn", "efficientnet_lite0"). `identity` is equal
+    where the answers are: it belongs into the key of what is chosen by them.
     """
 
     name: str
