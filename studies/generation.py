@@ -23,6 +23,7 @@ from training.generator_bundle import CLASSES
 from training.generator_grids import sample_sheet
 
 PRIVACY_FLOOR = 0.8
+NOT_OWN = ("epochs_left", "val_kid")  # what the pruner sees has one name in both classes
 
 
 def generator_study(
@@ -78,7 +79,7 @@ def fit_class(spec: GeneratorSpec, label: int, lab: Lab, news: News) -> FittedGe
     before = label * spec.complete().hyperparameters["n_epochs"]
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-        own = {f"{name}_{key}": value for key, value in metrics.items() if key != "epochs_left"}
+        own = {f"{name}_{key}": value for key, value in metrics.items() if key not in NOT_OWN}
         news.on_epoch(before + epoch, own | {"val_kid": metrics["val_kid"]})
 
     def on_samples(epoch: int, samples: np.ndarray) -> None:

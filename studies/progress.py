@@ -17,7 +17,7 @@ from studies.space import Params
 
 RECENT = 8
 # What is said of an epoch; a generator's class stands before the name.
-EPOCH_METRICS = ("train_loss", "val_loss", "val_auroc", "train_generator", "val_kid")
+EPOCH_METRICS = ("train_loss", "val_loss", "val_auroc", "train_loss_generator", "val_kid")
 
 
 @dataclass(frozen=True)
