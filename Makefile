@@ -20,15 +20,22 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 option = $(if $($(1)),--$(2) '$($(1))')
 STUDY_OPTIONS = $(call option,TRIALS,trials) $(call option,TIMEOUT,timeout) $(call option,SEED,seed) \
 	$(call option,DATA,data) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
-	$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,LABEL,label)
+	$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,LABEL,label) \
+	$(call option,TRAIN_ON,train-on) $(call option,GENERATOR,generator)
 
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 
 .PHONY: study
-study: $(VENV)/ready ## Search: STUDY=global_kmeans [TRIALS=100] [TIMEOUT=] [SEED=0] [DATA=] [SPLIT=] [DEVICE=auto]
+study: $(VENV)/ready ## Search: STUDY=global_kmeans [TRIALS=100] [TIMEOUT=] [SEED=0] [DATA=] [SPLIT=] [TRAIN_ON=real] [DEVICE=auto]
 	@$(RUN) -m studies run '$(STUDY)' $(STUDY_OPTIONS)
+
+.PHONY: generate
+generate: $(VENV)/ready ## Make synthetic images: [GENERATOR=vae] [N=1500] [FOR=classifier] [SEED=0] [DATA=] [SPLIT=] [DEVICE=]
+	@$(RUN) -m studies generate '$(or $(GENERATOR),vae)' $(call option,N,n) $(call option,FOR,for) \
+		$(call option,SEED,seed) $(call option,DATA,data) $(call option,SPLIT,split) \
+		$(call option,PREPROCESS,preprocess) $(call option,DEVICE,device)
 
 # STUDY has a default, which is no choice of a column.
 COLUMN = $(if $(filter file,$(origin STUDY)),,--study '$(STUDY)')
@@ -36,7 +43,8 @@ COLUMN = $(if $(filter file,$(origin STUDY)),,--study '$(STUDY)')
 table: $(VENV)/ready ## Search every detector under every head: [TRIALS=25] [SPLIT=] [DETECTOR=] [STUDY=] [DATA=]
 	@$(RUN) -m studies table $(COLUMN) $(call option,TRIALS,trials) $(call option,SEED,seed) \
 		$(call option,DATA,data) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
-		$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,LABEL,label)
+		$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,LABEL,label) \
+		$(call option,TRAIN_ON,train-on) $(call option,GENERATOR,generator)
 
 .PHONY: evidence
 evidence: $(VENV)/ready ## Repeat a study over splits, with controls: STUDY= [SPLITS=5] [DETECTOR=] [TRIALS=]

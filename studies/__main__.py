@@ -1,4 +1,4 @@
-"""The command line: `python -m studies run|table|evidence|external|list|ui`.
+"""The command line: `python -m studies run|generate|table|evidence|external|list|ui`.
 
 It reads arguments and environment, and turns what is wrong with the input into one sentence and
 exit status 2.
@@ -21,13 +21,15 @@ from optuna.exceptions import StorageInternalError
 from mlflow_server import TrackingError, local_uri
 from studies.evidence import N_SPLITS, make_evidence
 from studies.external import default_model, try_elsewhere
+from studies.generate import N_IMAGES, generate
 from studies.runner import run
-from studies.settings import Settings
+from studies.settings import DEFAULT_GENERATOR, REAL, TRAIN_ON, Settings
 from studies.study import StudyError, describe_studies, find_study
 from studies.table import SPLITS, Selection, make_table
 from studies.ui import open_ui
 from training.cache import CacheError
 from training.data import DataError
+from training.data.splits import SHARES
 from training.device import DeviceError
 from training.loop import TrainingError
 
@@ -62,6 +64,12 @@ def settings_from(options: argparse.Namespace, *, without: tuple[str, ...] = ())
 def run_study(options: argparse.Namespace) -> int:
     """`run`: search, conclude, publish."""
     return 0 if run(find_study(options.study), settings_from(options)) else INTERRUPTED
+
+
+def make_images(options: argparse.Namespace) -> int:
+    """`generate`: synthetic images of each class."""
+    generate(settings_from(options), n=options.n, scheme=options.scheme)
+    return 0
 
 
 def fill_table(options: argparse.Namespace) -> int:
@@ -102,6 +110,7 @@ def show_ui(options: argparse.Namespace) -> int:
 
 COMMANDS = {
     "run": run_study,
+    "generate": make_images,
     "table": fill_table,
     "evidence": gather_evidence,
     "external": answer_elsewhere,
@@ -138,13 +147,29 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument("--timeout", type=seconds, help="seconds after which none begins")
     study.add_argument("--split", default="grouped", choices=SPLITS)
     study.add_argument("--detector", default="brain_cvae", help="a detector's name, or search")
+    add_training_images(study)
     add_surroundings(study)
+    add_label(study)
+    images = commands.add_parser("generate", help="synthetic images of each class")
+    images.add_argument("generator", help="a generator's name: vae or gan")
+    images.add_argument("--n", type=count("N", 1), default=N_IMAGES, help="of each class")
+    images.add_argument(
+        "--for",
+        dest="scheme",
+        default="classifier",
+        choices=list(SHARES),
+        help="whose training split is learned from",
+    )
+    images.add_argument("--split", default="grouped", choices=SPLITS)
+    add_surroundings(images)
     table = commands.add_parser("table", help="every detector under every head, on both splits")
     table.add_argument("--trials", type=count("TRIALS", 1), default=25, help="of each cell")
     table.add_argument("--split", choices=SPLITS, help="the only one to run")
     table.add_argument("--detector", help="the only row to run")
     table.add_argument("--study", help="the only column to run")
+    add_training_images(table)
     add_surroundings(table)
+    add_label(table)
     evidence = commands.add_parser("evidence", help="repeat a study over splits, with controls")
     evidence.add_argument("study", help="a name that `list` shows")
     evidence.add_argument("--splits", type=count("SPLITS", 1), default=N_SPLITS, help="how many")
@@ -152,6 +177,7 @@ def parser() -> argparse.ArgumentParser:
     evidence.add_argument("--split", default="grouped", choices=SPLITS)
     evidence.add_argument("--detector", default="brain_cvae", help="a detector's name, or search")
     add_surroundings(evidence)
+    add_label(evidence)
     external = commands.add_parser("external", help="a registered model on other images")
     external.add_argument("folder", help="with yes/ or no/ or both")
     external.add_argument("--model", help="models:/<name>@<alias>; else the study's candidate")
@@ -160,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
     external.add_argument("--detector", default="brain_cvae")
     external.add_argument("--seed", type=count("SEED", 0), default=0)
     external.add_argument("--preprocess", default="head", choices=["head", "paper"])
-    external.add_argument("--label", default="")
+    add_label(external)
     commands.add_parser("list", help="the studies there are")
     ui = commands.add_parser("ui", help="open the tracking server")
     ui.add_argument("--port", type=count("PORT", 1), default=5000)
@@ -168,12 +194,24 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_surroundings(command: argparse.ArgumentParser) -> None:
-    """The arguments of every command that searches: on what, and where."""
+    """The arguments of every command that trains: on what, and where."""
     command.add_argument("--seed", type=count("SEED", 0), default=0, help="of split and search")
     command.add_argument("--data", default="auto", help="br35h, phantom, or a folder of yes/, no/")
     command.add_argument("--preprocess", default="head", choices=["head", "paper"])
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    command.add_argument("--label", default="", help="sets a study apart from others of its name")
+
+
+def add_training_images(command: argparse.ArgumentParser) -> None:
+    """Whether training sees real images, synthetic ones or both."""
+    command.add_argument("--train-on", default=REAL, choices=TRAIN_ON)
+    command.add_argument(
+        "--generator", default=DEFAULT_GENERATOR, help="vae, gan, or a folder of `generate`"
+    )
+
+
+def add_label(command: argparse.ArgumentParser) -> None:
+    """What sets a study apart from others of its name."""
+    command.add_argument("--label", default="", help="a word of your own")
 
 
 def count(name: str, at_least: int) -> Callable[[str], int]:

@@ -132,3 +132,35 @@ def test_a_model_without_alias_or_version_is_refused(root, capsys, tmp_path):
 def test_a_model_that_is_not_registered_is_refused_with_a_cure(root, capsys, tmp_path):
     message = fails(capsys, "external", str(tmp_path), "--study", "giaem", "--seed", "3")
     assert "models:/giaem-seed-3@candidate" in message and "make study" in message
+
+
+@pytest.mark.parametrize("n", ["0", "-1", "1.5", "many"])
+def test_a_number_of_synthetic_images_that_is_none_is_refused(root, capsys, n):
+    message = fails(capsys, "generate", "vae", f"--n={n}")
+    assert message == f"N must be a whole number of at least 1, got '{n}'."
+
+
+def test_a_billion_synthetic_images_are_refused_with_the_estimate(root, capsys):
+    message = fails(capsys, "generate", "vae", "--n=1000000000")
+    assert "about 24576.0 GB on disk" in message and "Ask for a smaller N" in message
+    assert not (root / "synthetic").exists()
+
+
+def test_an_unknown_generator_lists_the_known_ones(root, capsys):
+    assert fails(capsys, "generate", "vea") == "Unknown generator 'vea'. Known: gan, vae."
+
+
+def test_images_are_made_for_a_known_kind_of_study(root, capsys):
+    message = fails(capsys, "generate", "vae", "--for", "head")
+    assert "classifier" in message and "detector" in message
+
+
+def test_training_images_are_of_a_known_kind(root, capsys):
+    message = fails(capsys, "run", "giaem", "--train-on", "fake")
+    assert "real" in message and "synthetic" in message and "mixed" in message
+
+
+def test_training_on_images_that_are_not_made_offers_the_command(root, capsys):
+    message = fails(capsys, "run", "giaem", "--data", "phantom", "--train-on", "synthetic")
+    command = "make generate GENERATOR=vae FOR=detector SEED=0 DATA=phantom"
+    assert message.endswith(f"there are none. Make them with `{command}`.")
