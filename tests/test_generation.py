@@ -72,6 +72,8 @@ def test_real_images_of_others_are_no_copies_and_near_to_validation(lab):
     others = {label: images[labels == label] for label in real}
     metrics = measure(others, real, seed=0)
     assert find_study("vae").constraints[0].violation(metrics) <= 0
+    one = {label: np.repeat(own[:1], 64, axis=0) for label, own in others.items()}
+    assert find_study("vae").constraints[1].violation(measure(one, real, seed=0)) > 0
     noise = np.random.default_rng(0).integers(0, 256, images.shape, dtype=np.uint8)
     assert metrics[OBJECTIVE] < measure(dict.fromkeys(real, noise), real, seed=0)[OBJECTIVE]
 
