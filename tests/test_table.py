@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +15,12 @@ from optuna.distributions import FloatDistribution
 from models.heads import HEADS
 from studies import table
 from studies.__main__ import main
+from studies.cells import CLOSING, Cell, seconds_left, sentence
 from studies.finish import conclude
 from studies.look import INK, SCALE
-from studies.session import Session
 from studies.settings import Settings
 from studies.study import AtLeast, Study, StudyError, find_study
-from studies.table import (
-    CLOSING,
-    Cell,
-    Selection,
-    check_selection,
-    head_studies,
-    make_table,
-    seconds_left,
-    sentence,
-)
+from studies.table import Selection, check_selection, head_studies, make_table
 from studies.table_report import Entry, Table, as_markdown, as_page, as_rows, heat
 from training.cache import CacheError
 from training.data import phantom
@@ -132,8 +124,15 @@ def test_an_error_of_many_lines_becomes_a_sentence():
 def cell(head, *, n_finished, seconds=0.0, is_concluded=True):
     """A cell that shall have ten trials."""
     settings = Settings(Path(), "", "", trials=10)
-    session = Session(quick_study(head), settings, lab=None, name=head, commit=None)
-    return Cell(session, n_finished, seconds, is_concluded=is_concluded)
+    return Cell(
+        head,
+        head,
+        quick_study(head),
+        settings,
+        n_finished=n_finished,
+        seconds=seconds,
+        is_concluded=is_concluded,
+    )
 
 
 def test_a_cell_is_done_with_its_trials_and_the_answers_of_the_best():
@@ -150,6 +149,19 @@ def test_the_time_left_is_that_of_each_heads_trials_so_far():
     assert seconds_left([new], [slow, quick, new]) == CLOSING + 10 * 4
     assert seconds_left([quick], [slow, quick, new]) == CLOSING
     assert seconds_left([new], [new]) is None
+
+
+def test_what_is_expected_of_a_study_counts_until_it_has_a_pace_of_its_own():
+    slow, new = cell("a", n_finished=5, seconds=20), cell("b", n_finished=0)
+    expected = {"a": 7.0, "b": 50.0}
+    assert seconds_left([new], [new], expected) == CLOSING + 50
+    assert seconds_left([slow, new], [slow, new], expected) == 2 * CLOSING + 5 * 4 + 50
+
+
+def test_a_cell_whose_time_was_too_short_for_its_trials_is_done_with_its_answers():
+    short = replace(cell("giaem", n_finished=3), is_out_of_time=True)
+    assert short.is_done and short.n_left == 0
+    assert not replace(short, is_concluded=False).is_done
 
 
 @pytest.fixture(scope="module")
