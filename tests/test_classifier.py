@@ -12,7 +12,7 @@ from models import brain_cnn
 from training import classifier
 from training.cache import Cache
 from training.classifier import ClassifierSpec, as_often, fit_classifier, score_images
-from training.data import Dataset, Splits, split
+from training.data import Dataset, Splits, load, split
 from training.features import FeatureStore
 from training.loop import TrainingError, as_input
 
@@ -221,3 +221,13 @@ def test_an_unknown_hyperparameter_lists_the_known_ones():
 def test_a_value_out_of_range_is_named(name, value):
     with pytest.raises(TrainingError, match=f"{name} must be .*got {value!r}"):
         ClassifierSpec({name: value}).complete()
+
+
+@pytest.mark.slow
+@pytest.mark.br35h
+def test_four_epochs_rank_real_slices_without_near_copies_to_remember(br35h_dir, tmp_path):
+    dataset = load(str(br35h_dir), root=tmp_path, say=lambda _: None)
+    splits = split(dataset.labels, dataset.groups, scheme="classifier")
+    fitted = train(dataset, splits, Cache(tmp_path / "cache"), {"n_epochs": 4})
+    scores = fitted.scores(splits.val)
+    assert roc_auc_score(dataset.labels[splits.val], scores) > 0.85
