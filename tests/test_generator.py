@@ -12,7 +12,7 @@ from training.generator import (
     generator_module,
     generators,
 )
-from training.loop import TrainingError
+from training.loop import TrainingError, as_input
 
 CPU = torch.device("cpu")
 SCHEDULE = {"n_epochs": 4, "batch_size": 4, "patience": 4}
@@ -82,6 +82,26 @@ def test_every_generator_makes_full_images_from_its_noise(name):
     assert x.shape == (3, 1, 128, 128)
     assert x.dtype == torch.float32
     assert 0 <= x.min() < x.max() <= 1
+
+
+@pytest.mark.slow
+@NAMES
+def test_every_generator_takes_a_step_with_the_paper_s_values(name):
+    spec = GeneratorSpec(name)
+    assert spec.complete().hyperparameters["image_size"] == 128
+    network, x = spec.build(), as_input(torch.from_numpy(squares(4)))
+    losses = network.train_step(x) | network.eval_step(x)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert network.generate(network.sample_latent(2, torch.Generator())).shape == (2, 1, 128, 128)
+
+
+@NAMES
+def test_every_generator_names_values_for_little_time(name):
+    module = generator_module(name)
+    for values in (module.QUICK, module.GOOD):
+        chosen = GeneratorSpec(name, values).complete().hyperparameters
+        assert values.items() <= chosen.items()
+        assert GeneratorSpec(name, values).build().image_size == 64
 
 
 @NAMES

@@ -40,7 +40,7 @@ class GeneratorFailed(TrainingError):
     """The generator diverged or collapsed; the message says which, and the cure."""
 
 
-class Judge(Protocol):
+class SampleMeasure(Protocol):
     """Measures samples against real images, both uint8 (n, h, w); `val_kid` is what ranks them."""
 
     name: str
@@ -123,7 +123,7 @@ def fit_generator(
     cache: Cache,
     device: torch.device,
     precision: str,
-    judge: Judge | None = None,
+    judge: SampleMeasure | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     on_train: Callable[[], None] | None = None,
     on_samples: Callable[[int, np.ndarray], None] | None = None,
@@ -180,7 +180,7 @@ class _Fit:
     val_images: np.ndarray
     device: torch.device
     precision: str
-    judge: Judge | None
+    judge: SampleMeasure | None
     on_epoch: Callable[[int, dict[str, float]], None] | None
     on_samples: Callable[[int, np.ndarray], None] | None
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
