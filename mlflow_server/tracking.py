@@ -304,11 +304,6 @@ class Tracking:
         with tracking_errors(f"Reading the tags of run {run_id}"):
             return dict(self._client.get_run(run_id).data.tags)
 
-    def params(self, run_id: str) -> dict[str, str]:
-        """A run's parameters, as text."""
-        with tracking_errors(f"Reading the parameters of run {run_id}"):
-            return dict(self._client.get_run(run_id).data.params)
-
     def metrics(self, run_id: str) -> dict[str, float]:
         """A run's metrics, the last value of each."""
         with tracking_errors(f"Reading the metrics of run {run_id}"):

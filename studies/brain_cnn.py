@@ -9,6 +9,7 @@ from optuna.pruners import HyperbandPruner
 
 from models.brain_cnn import PAPER
 from studies.classification import classifier_study
+from studies.space import When
 from training.classifier import ClassifierSpec
 
 MOST_EPOCHS = 40
@@ -17,6 +18,7 @@ SHAPE = ("image_size", "label_smoothing", "weight_average")
 
 SPACE = {
     "variant": CategoricalDistribution(["small", "paper"]),
+    "image_size": When(CategoricalDistribution([32, 64, 96]), "variant", ("small",)),
     "lr": FloatDistribution(3e-4, 1e-2, log=True),
     "dropout": FloatDistribution(0.0, 0.6),
     "weight_decay": FloatDistribution(1e-5, 0.3, log=True),
@@ -25,6 +27,7 @@ SPACE = {
     "threshold": FloatDistribution(0.05, 0.95),
 }
 DEFAULTS = ClassifierSpec().complete().hyperparameters | {"threshold": 0.5}
+FIRST = {name: DEFAULTS[name] for name in SPACE}
 
 STUDY = classifier_study(
     "brain_cnn",
@@ -33,5 +36,5 @@ STUDY = classifier_study(
     doc=__doc__,
     n_trials=20,
     pruner=HyperbandPruner(min_resource=4, max_resource=MOST_EPOCHS, reduction_factor=3),
-    first=({name: DEFAULTS[name] for name in SPACE},),
+    first=(FIRST, FIRST | {"image_size": 32}),  # the latter where generated images are blurred
 )

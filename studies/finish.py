@@ -147,17 +147,17 @@ def locate(session: Session, best: FrozenTrial, candidate: Decider) -> Localizat
 
 
 def score_floors(session: Session) -> list[Scored]:
-    """The floors on the test split of this data set; computed once for each split."""
-    lab = session.lab
+    """The floors on the test split of the real images; computed once for each split."""
+    lab, real, splits = session.lab, session.real, session.real_splits
 
     def make(folder: Path) -> None:
-        for scored in floors(lab.dataset, lab.splits, seed=lab.seed):
+        for scored in floors(real, splits, seed=lab.seed):
             write_answers(scored, folder / f"{scored.name}.csv", session=session)
 
     key = make_key(
         code=code_digest(floors_module),
-        data=lab.dataset.digest,
-        splits=[part.tolist() for part in lab.splits],
+        data=real.digest,
+        splits=[part.tolist() for part in splits],
     )
     folder = lab.cache.get_or_make(key, make)
     return [read_answers(name, folder / f"{name}.csv") for name in FLOORS]

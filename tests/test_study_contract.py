@@ -20,7 +20,7 @@ QUICK = {
     "autoencoder": TINY | {"latent_dim": 4},
     "denoising_autoencoder": TINY,
     "synthetic_lesions": TINY,
-    "brain_cnn": TINY | {"variant": "small"},
+    "brain_cnn": TINY | {"variant": "small", "image_size": 32},
     "vae": TINY | {"n_epochs": 2, "base_channels": 4, "latent_dim": 8, "batch_size": 32},
     "gan": TINY | {"n_epochs": 2, "latent_dim": 8, "n_discriminator_steps": 1},
     "detector": {"detector": "patch_features", "intensity": "none"},
