@@ -10,7 +10,12 @@ from studies.finish import conclude
 from studies.space import Params, Space
 from studies.study import Answers, Lab, News, Study, first_line
 from training.classifier import ClassifierSpec, FittedClassifier, fit_classifier
-from training.classifier_predictor import ClassifierPredictor, decide
+from training.classifier_predictor import (
+    Calibration,
+    ClassifierPredictor,
+    calibrate,
+    decide,
+)
 from training.grids import ACTIVATION, choose_examples, sample_grid
 from training.localization import Localization, localize, score_maps
 from training.metrics import evaluate
@@ -20,9 +25,10 @@ HALF = 0.5  # of a map's maximum: what is shown, and measured, as the place
 
 
 class Classification(NamedTuple):
-    """A classifier and the probability from which on it calls a tumour."""
+    """A classifier, its calibration, and the probability from which on it calls a tumour."""
 
     classifier: FittedClassifier
+    calibration: Calibration
     threshold: float
 
     @property
@@ -34,13 +40,18 @@ class Classification(NamedTuple):
         """Pre-processing, network and threshold in one."""
         fitted = self.classifier
         return ClassifierPredictor(
-            lab.dataset.preprocess, fitted.spec, fitted.network, self.threshold, lab.device
+            preprocess=lab.dataset.preprocess,
+            spec=fitted.spec,
+            network=fitted.network,
+            calibration=self.calibration,
+            threshold=self.threshold,
+            device=lab.device,
         )
 
     def answers(self, lab: Lab, part: str) -> Answers:
-        """Log-odds of a tumour above those of the threshold."""
+        """Calibrated log-odds of a tumour above those of the threshold."""
         indices = lab.indices(part)
-        scores = decide(self.classifier.scores(indices), self.threshold)
+        scores = decide(self.classifier.scores(indices), self.calibration, self.threshold)
         predicted = (scores >= 0).astype(np.int64)
         return Answers(lab.dataset.labels[indices], lab.dataset.groups[indices], scores, predicted)
 
@@ -100,7 +111,9 @@ def classifier_study(
             on_epoch=news.on_epoch,
             on_train=news.on_train,
         )
-        return Classification(classifier, params["threshold"])
+        val = lab.splits.val
+        calibration = calibrate(classifier.scores(val), lab.dataset.labels[val])
+        return Classification(classifier, calibration, params["threshold"])
 
     return Study(
         name=name,

@@ -1,4 +1,4 @@
-"""A classifier's predictor: pre-processing, network and threshold, from an image to an answer.
+"""A classifier's predictor: pre-processing, network, calibration and threshold in one.
 
 Owns the folder that a registered classifier is made of. Knows nothing of where it is registered.
 """
@@ -8,15 +8,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from models.brain_cnn import BrainCNN
 from training import checkpoint
 from training.classifier import ClassifierSpec, score_images
 from training.predictor import NO_ANSWERS, PREDICTOR, WEIGHTS, framed, versions
+
+
+SMALLEST_SLOPE = 1e-3
+
+
+class Calibration(NamedTuple):
+    """A network's log-odds as those of probabilities: slope * log-odds + intercept."""
+
+    slope: float
+    intercept: float
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,7 @@ class ClassifierPredictor:
     preprocess: str  # "head" or "paper"
     spec: ClassifierSpec
     network: BrainCNN
+    calibration: Calibration
     threshold: float  # the probability of a tumour from which on it is called one
     device: torch.device
 
@@ -40,7 +53,7 @@ class ClassifierPredictor:
             return NO_ANSWERS.copy()
         flips = self.spec.complete().hyperparameters["flips"]
         log_odds = score_images(self.network, frames, device=self.device, flips=flips)
-        scores = decide(log_odds, self.threshold)
+        scores = decide(log_odds, self.calibration, self.threshold)
         return pd.DataFrame({"label": (scores >= 0).astype(np.int64), "score": scores})
 
     def save(self, folder: Path) -> None:
@@ -54,6 +67,7 @@ class ClassifierPredictor:
         description = {
             "preprocess": self.preprocess,
             "classifier": asdict(self.spec.complete()),
+            "calibration": self.calibration._asdict(),
             "threshold": self.threshold,
             "versions": versions(),
         }
@@ -71,16 +85,29 @@ class ClassifierPredictor:
             preprocess=description["preprocess"],
             spec=spec,
             network=network.to(device).eval(),
+            calibration=Calibration(**description["calibration"]),
             threshold=description["threshold"],
             device=torch.device(device),
         )
 
 
-def decide(log_odds: np.ndarray, threshold: float) -> np.ndarray:
-    """Scores (n,) that are 0 or more where the probability of a tumour reaches `threshold`."""
+def calibrate(log_odds: np.ndarray, labels: np.ndarray) -> Calibration:
+    """How log-odds (n,) are to be read, learned from images that the network was not trained on.
+
+    Platt 1999, both classes weighing alike. A network that ranks worse than chance is not turned
+    round: its slope is the smallest there is.
+    """
+    model = LogisticRegression(class_weight="balanced").fit(log_odds[:, None], labels)
+    slope = max(float(model.coef_[0, 0]), SMALLEST_SLOPE)
+    return Calibration(slope, float(model.intercept_[0]))
+
+
+def decide(log_odds: np.ndarray, calibration: Calibration, threshold: float) -> np.ndarray:
+    """Scores (n,) that are 0 or more where the calibrated probability reaches `threshold`."""
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must be in (0, 1), got {threshold}.")
-    return log_odds - math.log(threshold / (1 - threshold))
+    calibrated = calibration.slope * log_odds + calibration.intercept
+    return calibrated - math.log(threshold / (1 - threshold))
 
 
 def load(folder: Path) -> ClassifierPredictor:
