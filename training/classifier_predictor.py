@@ -20,7 +20,6 @@ from training import checkpoint
 from training.classifier import ClassifierSpec, score_images
 from training.predictor import NO_ANSWERS, PREDICTOR, WEIGHTS, framed, versions
 
-
 SMALLEST_SLOPE = 1e-3
 
 
