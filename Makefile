@@ -46,6 +46,12 @@ table: $(VENV)/ready ## Search every detector under every head: [TRIALS=25] [SPL
 		$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,LABEL,label) \
 		$(call option,TRAIN_ON,train-on) $(call option,GENERATOR,generator)
 
+.PHONY: paper
+paper: $(VENV)/ready ## Fill the paper's Table 1: [QUICK=1] [SEEDS=3] [SPLIT=grouped] [SEED=0] [DATA=] [DEVICE=]
+	@$(RUN) -m studies paper $(call option,QUICK,quick) $(call option,SEEDS,seeds) \
+		$(call option,SPLIT,split) $(call option,SEED,seed) $(call option,DATA,data) \
+		$(call option,PREPROCESS,preprocess) $(call option,DEVICE,device)
+
 .PHONY: evidence
 evidence: $(VENV)/ready ## Repeat a study over splits, with controls: STUDY= [SPLITS=5] [DETECTOR=] [TRIALS=]
 	@$(RUN) -m studies evidence '$(STUDY)' $(call option,SPLITS,splits) $(call option,TRIALS,trials) \

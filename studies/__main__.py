@@ -1,4 +1,4 @@
-"""The command line: `python -m studies run|generate|table|evidence|external|list|ui`.
+"""The command line: `python -m studies run|generate|table|paper|evidence|external|list|ui`.
 
 It reads arguments and environment, and turns what is wrong with the input into one sentence and
 exit status 2.
@@ -22,6 +22,8 @@ from mlflow_server import TrackingError, local_uri
 from studies.evidence import N_SPLITS, make_evidence
 from studies.external import default_model, try_elsewhere
 from studies.generate import N_IMAGES, generate
+from studies.paper import make_paper
+from studies.paper_effort import FULL, QUICK
 from studies.runner import run
 from studies.settings import DEFAULT_GENERATOR, REAL, TRAIN_ON, Settings
 from studies.study import StudyError, describe_studies, find_study
@@ -80,6 +82,13 @@ def fill_table(options: argparse.Namespace) -> int:
     return 0 if make_table(settings, selection) else INTERRUPTED
 
 
+def fill_paper(options: argparse.Namespace) -> int:
+    """`paper`: the paper's Table 1."""
+    effort = QUICK if options.quick else FULL
+    done = make_paper(settings_from(options), effort, options.seeds)
+    return 0 if done else INTERRUPTED
+
+
 def gather_evidence(options: argparse.Namespace) -> int:
     """`evidence`: a study over several splits, with controls."""
     done = make_evidence(find_study(options.study), settings_from(options), options.splits)
@@ -112,6 +121,7 @@ COMMANDS = {
     "run": run_study,
     "generate": make_images,
     "table": fill_table,
+    "paper": fill_paper,
     "evidence": gather_evidence,
     "external": answer_elsewhere,
     "list": list_studies,
@@ -170,6 +180,13 @@ def parser() -> argparse.ArgumentParser:
     add_training_images(table)
     add_surroundings(table)
     add_label(table)
+    paper = commands.add_parser(
+        "paper", help="the paper's Table 1, its rows on synthetic images too"
+    )
+    paper.add_argument("--split", default="grouped", choices=SPLITS)
+    paper.add_argument("--seeds", type=count("SEEDS", 1), help="how many, from --seed on")
+    paper.add_argument("--quick", type=switch("QUICK"), default=False, help="1: in minutes")
+    add_surroundings(paper)
     evidence = commands.add_parser("evidence", help="repeat a study over splits, with controls")
     evidence.add_argument("study", help="a name that `list` shows")
     evidence.add_argument("--splits", type=count("SPLITS", 1), default=N_SPLITS, help="how many")
@@ -223,6 +240,17 @@ def count(name: str, at_least: int) -> Callable[[str], int]:
                 f"{name} must be a whole number of at least {at_least}, got '{text}'."
             )
         return int(text)
+
+    return convert
+
+
+def switch(name: str) -> Callable[[str], bool]:
+    """A converter for an argument that is 0 or 1."""
+
+    def convert(text: str) -> bool:
+        if text not in ("0", "1"):
+            raise argparse.ArgumentTypeError(f"{name} must be 0 or 1, got '{text}'.")
+        return text == "1"
 
     return convert
 

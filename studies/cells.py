@@ -176,7 +176,7 @@ def run_cells(left: list[Cell], board: Board) -> bool:
             if asked.is_set() or ending.interrupted:
                 return False
             rest = board.seconds_left(left[number:])
-            time_left = "" if rest is None else f" (about {format_seconds(rest)} left)"
+            time_left = "" if not rest else f" (about {format_seconds(rest)} left)"
             print(f"[{number}/{len(left)}] {outcome(seen)}{time_left}", flush=True)
         return True
     return False

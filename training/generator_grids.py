@@ -32,8 +32,7 @@ def training_sheet(samples: Mapping[int, np.ndarray], title: str) -> Image.Image
     """What the same noise became as training went on: a row an epoch, in their order."""
     if not samples:
         raise ValueError("training_sheet needs the samples of at least one epoch, got none.")
-    rows = [(f"epoch {epoch}", samples[epoch]) for epoch in sorted(samples)]
-    return _rows(rows, title)
+    return rows_sheet({f"epoch {epoch}": samples[epoch] for epoch in sorted(samples)}, title)
 
 
 def interpolation_strip(frames: np.ndarray, title: str) -> Image.Image:
@@ -121,14 +120,14 @@ def closest_pairs(
     return page
 
 
-def _rows(rows: list[tuple[str, np.ndarray]], title: str) -> Image.Image:
+def rows_sheet(rows: Mapping[str, np.ndarray], title: str) -> Image.Image:
     """Rows of pictures, each with its name at the left."""
-    most = max(len(images) for _, images in rows)
+    most = max(len(images) for images in rows.values())
     page = _page(
         2 * GAP + ROW_LABEL + _span(most, SMALL), len(rows) * (SMALL + FRAME) - FRAME + GAP, title
     )
     draw = ImageDraw.Draw(page)
-    for number, (name, images) in enumerate(rows):
+    for number, (name, images) in enumerate(rows.items()):
         _check(images)
         top = TITLE + number * (SMALL + FRAME)
         _write(draw, (GAP, top + SMALL // 2), name, MUTED, "lm")

@@ -58,6 +58,11 @@ def load(
     return dataset
 
 
+def source_folder(data: str, root: Path) -> Path:
+    """Where the files lie that `load` reads for this `data`; raises as it does."""
+    return _find(data, root).folder
+
+
 def _find(data: str, root: Path) -> _Source:
     if data == "phantom":
         return _phantom(root, "")
