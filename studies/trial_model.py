@@ -1,6 +1,6 @@
 """The model of any trial, by the id of its run.
 
-A trial keeps what is its own and links to the run with its network's weights; here the two are put
+A trial keeps what is its own and links to the runs with its networks' weights; here they are put
 together again.
 """
 
@@ -13,17 +13,34 @@ from mlflow_server import Tracking
 from studies.record import HOLDER, OWN_FOLDER
 from training.classifier_predictor import ClassifierPredictor
 from training.detector import WEIGHTS
+from training.generator_bundle import CLASSES, GeneratorBundle, weights_file
 from training.predictor import PREDICTOR, Predictor
 
-KINDS = {"detector": Predictor, "classifier": ClassifierPredictor}
+KINDS = {
+    "detector": Predictor,
+    "classifier": ClassifierPredictor,
+    "generator": GeneratorBundle,
+}
 
 
-def load_trial_model(tracking: Tracking, run_id: str) -> Predictor | ClassifierPredictor:
-    """The predictor of a complete trial; TrackingError when the run has none."""
+def load_trial_model(
+    tracking: Tracking, run_id: str
+) -> Predictor | ClassifierPredictor | GeneratorBundle:
+    """What a complete trial made; TrackingError when the run has none."""
     with TemporaryDirectory() as scratch:
         folder = tracking.download(run_id, OWN_FOLDER, Path(scratch))
         description = json.loads((folder / PREDICTOR).read_text())
         kind = next(kind for kind in KINDS if kind in description)
-        holder = tracking.tags(run_id).get(HOLDER.format(kind), run_id)
-        shutil.copy(tracking.download(holder, f"{kind}/{WEIGHTS}", Path(scratch)), folder)
+        tags = tracking.tags(run_id)
+        for network, file in networks(kind, description).items():
+            holder = tags.get(HOLDER.format(network), run_id)
+            weights = tracking.download(holder, f"{network}/{WEIGHTS}", Path(scratch))
+            shutil.copy(weights, folder / file)
         return KINDS[kind].load(folder)
+
+
+def networks(kind: str, description: dict) -> dict[str, str]:
+    """The networks whose weights runs hold, and the file in which each is looked for."""
+    if kind != "generator":
+        return {kind: WEIGHTS}
+    return {CLASSES[label]: weights_file(label) for label in description["labels"]}

@@ -51,7 +51,7 @@ class GeneratorBundle:
         """Write what `load` reads."""
         self.save_own(folder)
         for label, network in self.networks.items():
-            checkpoint.save_weights(network, folder / _weights(label))
+            checkpoint.save_weights(network, folder / weights_file(label))
 
     def save_own(self, folder: Path) -> None:
         """The same without the weights, where these are kept elsewhere."""
@@ -73,12 +73,13 @@ class GeneratorBundle:
         networks = {}
         for label in description["labels"]:
             network = spec.build()
-            checkpoint.load_weights(network, folder / _weights(label))
+            checkpoint.load_weights(network, folder / weights_file(label))
             networks[label] = network.to(device).eval()
         return cls(description["preprocess"], spec, networks, torch.device(device))
 
 
-def _weights(label: int) -> str:
+def weights_file(label: int) -> str:
+    """The name of the file with the weights of this class."""
     return f"{CLASSES[label]}.safetensors"
 
 
