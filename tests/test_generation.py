@@ -1,5 +1,7 @@
 """Generator studies: what their measures say of copies, and how such a study ends."""
 
+import io
+from contextlib import redirect_stdout
 from dataclasses import replace
 
 import numpy as np
@@ -59,6 +61,14 @@ def settings(root):
     return Settings(root, f"sqlite:///{root / 'optuna.db'}", uri, data="phantom")
 
 
+@pytest.fixture(scope="module")
+def finished(study, settings):
+    """What the study said when it was run."""
+    with redirect_stdout(io.StringIO()) as said:
+        assert run(study, settings)
+    return said.getvalue()
+
+
 @pytest.mark.slow
 def test_a_generator_that_returns_its_training_images_can_never_win(lab):
     real = real_of(lab).val
@@ -82,10 +92,8 @@ def test_real_images_of_others_are_no_copies_and_near_to_validation(lab):
 
 
 @pytest.mark.slow
-def test_a_study_ends_with_measures_on_test_beside_real_images(study, settings, root, capsys):
-    assert run(study, settings)
-    said = capsys.readouterr().out
-    assert "Registered: models:/vae-phantom@candidate" in said
+def test_a_study_ends_with_measures_on_test_beside_real_images(study, settings, root, finished):
+    assert "Registered: models:/vae-phantom@candidate" in finished
     page = (root / "reports" / "vae-phantom.html").read_text()
     assert REAL in page and REPEATED in page
     session = open_session(study, settings, say=lambda _: None)
