@@ -6,6 +6,7 @@ order of things. What a row is, is paper_rows'; how much work it is given, paper
 table looks like, paper_report's.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +29,7 @@ from studies.session import Session, open_session
 from studies.settings import DEFAULT_GENERATOR, Settings, full_name, slug
 from studies.storage import best_feasible, open_storage
 from studies.study import News, StudyError, find_study
-from training.data import DataError
+from training.data import DataError, split
 from training.data.sources import source_folder
 from training.data.synthetic import is_synthetic, read_synthetic
 from training.floors import FLOORS, Scored
@@ -55,6 +56,7 @@ class Board:
 
     settings: Settings
     effort: Effort
+    rows: tuple[Row, ...]
     real: dict[tuple[str, str, int], Session]  # by protocol, scheme and seed
     name: str
     storage: BaseStorage
@@ -112,12 +114,13 @@ class Board:
         if folder in self._failed:
             raise StudyError(self._failed[folder])
         try:
-            make_set(self, place, Path(folder))
+            is_new = make_set(self, place, Path(folder))
         except SET_FAILS as error:
             self._failed[folder] = sentence(error)
             raise
-        self._opened = {}
-        self.figures |= sample_figures(self)
+        if is_new:
+            self._opened = {}
+            self.figures |= sample_figures(self)
 
     def keep(self, cell: Cell) -> None:
         """Show this in place of what was known of the cell, and write the table."""
@@ -190,6 +193,7 @@ def open_board(
     board = Board(
         settings=settings,
         effort=effort,
+        rows=rows,
         real=real,
         name=table_name(session, settings, effort),
         storage=open_storage(settings.storage_url),
@@ -205,17 +209,24 @@ def open_board(
 def open_real(settings: Settings, seeds: list[int]) -> dict[tuple[str, str, int], Session]:
     """The real images under each seed and scheme: split as asked, and at random as the paper's.
 
-    What the data is, is said once.
+    They are loaded, and said to be, once.
     """
-    studies = {model.scheme: find_study(model.study) for model in MODELS}
-    known: dict[tuple[str, str, int], Session] = {}
-    for protocol in dict.fromkeys((settings.split, RANDOM)):
-        for scheme, study in studies.items():
-            for seed in seeds:
-                own = replace(settings, split=protocol, seed=seed)
-                say = _silent if known else print
-                known[protocol, scheme, seed] = open_session(study, own, say=say)
-    return known
+    study = find_study(GIAEM.study)
+    session = open_session(study, settings, say=print)
+    return {
+        (protocol, scheme, seed): resplit(session, protocol, scheme, seed)
+        for protocol in dict.fromkeys((settings.split, RANDOM))
+        for scheme in dict.fromkeys(model.scheme for model in MODELS)
+        for seed in seeds
+    }
+
+
+def resplit(session: Session, protocol: str, scheme: str, seed: int) -> Session:
+    """The same images split otherwise."""
+    dataset = session.lab.dataset
+    splits = split(dataset.labels, dataset.groups, protocol=protocol, scheme=scheme, seed=seed)
+    settings = replace(session.settings, split=protocol, seed=seed)
+    return replace(session, settings=settings, lab=replace(session.lab, splits=splits, seed=seed))
 
 
 def as_cell(row: Row, settings: Settings, effort: Effort, session: Session) -> Cell:
@@ -248,8 +259,8 @@ def set_folder(row: Row, settings: Settings, effort: Effort, session: Session) -
     return settings.root / "synthetic" / name / row.model.scheme / row.source.generator
 
 
-def make_set(board: Board, place: Place, folder: Path) -> None:
-    """Make a row's synthetic set, unless it is there and whole."""
+def make_set(board: Board, place: Place, folder: Path) -> bool:
+    """Make a row's synthetic set, and whether that was needed: it may be there and whole."""
     name, effort = place.row.source.generator, board.effort
     settings = replace(board.settings, seed=place.seed, generator=name)
     workshop = generate.open_workshop(settings, place.row.model.scheme)
@@ -257,9 +268,11 @@ def make_set(board: Board, place: Place, folder: Path) -> None:
         effort.generator(name, place.seed), f"the values of the table `{effort.label}`"
     )
     origin = generate.describe(recipe, workshop)
-    if generate.find_made(folder, origin, effort.n_images) is None:
-        print(generate.plan(recipe, workshop, effort.n_images, folder), flush=True)
-        generate.make_set(folder, recipe, workshop, origin, effort.n_images)
+    if generate.find_made(folder, origin, effort.n_images):
+        return False
+    print(generate.plan(recipe, workshop, effort.n_images, folder), flush=True)
+    generate.make_set(folder, recipe, workshop, origin, effort.n_images)
+    return True
 
 
 def probe(board: Board) -> float:
@@ -278,16 +291,16 @@ def preprocessing_figure(board: Board) -> dict[str, Image.Image]:
 
 def sample_figures(board: Board) -> dict[str, Image.Image]:
     """Figure 3: made slices of the first seed beside real ones, as far as sets are made."""
-    sets = {}
+    made = {}
     for name, place in board.places.items():
-        folder = Path(board.cells[name].settings.generator)
-        is_first = place.seed == board.settings.seed and place.row.model.scheme == "classifier"
-        if is_first and not place.row.source.is_real and is_synthetic(folder):
-            sets[GENERATORS[place.row.source.generator]] = folder
-    if not sets:
+        row, folder = place.row, Path(board.cells[name].settings.generator)
+        is_first = place.seed == board.settings.seed and row.model.scheme == "classifier"
+        if is_first and not row.source.is_real and GENERATORS[row.source.generator] not in made:
+            with suppress(DataError):  # not made yet, or to be made again
+                made[GENERATORS[row.source.generator]] = read_synthetic(folder)
+    if not made:
         return {}
     session = board.real[board.settings.split, "classifier", board.settings.seed]
-    made = {title: read_synthetic(folder) for title, folder in sets.items()}
     return draw_samples(session.lab.dataset, session.lab.splits.train, made)
 
 
@@ -297,9 +310,9 @@ def pair_figure(board: Board) -> dict[str, Image.Image]:
     if caption in board.figures:
         return {}
     for name, place in board.places.items():
-        cell = board.cells[name]
-        is_it = place == Place(place.row, board.settings.seed) and place.row.model == GIAEM
-        if is_it and place.row.source == REAL_IMAGES and cell.scored:
+        cell, row = board.cells[name], place.row
+        is_first = place.seed == board.settings.seed and cell.scored
+        if is_first and (row.model, row.source) == (GIAEM, REAL_IMAGES):
             session = board.session(cell)
             best = best_feasible(open_search(session, board.storage))
             candidate = session.study.fit(best.params, session.lab, News())
@@ -310,19 +323,19 @@ def pair_figure(board: Board) -> dict[str, Image.Image]:
 def as_paper(board: Board) -> Paper:
     """What is known, as the table is written."""
     protocol = board.settings.split
-    rows = sorted({place.row for place in board.places.values()}, key=ROWS.index)
     return Paper(
         name=board.name,
         protocol=protocol,
         seeds=board.seeds,
-        lines=[as_line(row, board) for row in rows],
+        lines=[as_line(row, board) for row in board.rows],
         floors=floors_of(board, protocol),
         random_floors=floors_of(board, RANDOM),
-        leaks={
-            scheme: max(session.leaks.values())
-            for (split, scheme, _), session in board.real.items()
-            if split == protocol
-        },
+        leak=max(
+            share
+            for (used, _, _), session in board.real.items()
+            for share in session.leaks.values()
+            if used == protocol
+        ),
         facts=facts(board),
         figures=board.figures,
     )
@@ -340,8 +353,8 @@ def as_line(row: Row, board: Board) -> Line:
 def floors_of(board: Board, protocol: str) -> Floors:
     """The methods without a network on this split, a seed each."""
     floors: Floors = {}
-    for (split, scheme, _), scored in board.floors.items():
-        if split == protocol:
+    for (used, scheme, _), scored in board.floors.items():
+        if used == protocol:
             for name in FLOORS:
                 answers = [one for one in scored if one.name == name]
                 known = floors.setdefault(scheme, {}).get(name, Measured(()))

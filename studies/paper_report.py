@@ -92,7 +92,7 @@ class Paper:
     lines: list[Line]
     floors: Floors  # on the test images of the lines
     random_floors: Floors  # on those of a random split, as the paper's
-    leaks: dict[str, float]  # by scheme: the largest share of a class's test images with a copy
+    leak: float  # the largest share of a class's test images with a copy outside the test split
     facts: dict[str, str]
     figures: dict[str, Image.Image]
 
@@ -154,15 +154,14 @@ def about(paper: Paper) -> str:
 
 def leak(paper: Paper) -> str:
     """Whether the split can be trusted, in a sentence."""
-    worst = max(paper.leaks.values())
-    if worst == 0:
+    if paper.leak == 0:
         return (
             "**This split leaks nothing**: no test image has a near-copy in training or validation."
         )
     return (
-        f"**This split leaks**: up to {worst:.0%} of a class's test images have a near-copy in "
-        "training or validation. It is drawn as the paper's, to compare with it; its numbers say "
-        "little about new patients."
+        f"**This split leaks**: up to {paper.leak:.0%} of a class's test images have a near-copy "
+        "in training or validation. It is drawn as the paper's, to compare with it; its numbers "
+        "say little about new patients."
     )
 
 
