@@ -6,6 +6,7 @@ order of things. What a row is, is paper_rows'; how much work it is given, paper
 table looks like, paper_report's.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,11 +33,10 @@ from studies.study import News, StudyError, find_study
 from training.data import DataError, split
 from training.data.sources import source_folder
 from training.data.synthetic import is_synthetic, read_synthetic
-from training.floors import FLOORS, Scored
 from training.loop import TrainingError
 
 EXPERIMENT = "paper"
-RANDOM = "paper"  # the split that the paper's numbers come from
+AS_IN_PAPER = {"split": "paper", "preprocess": "paper"}  # settings that its numbers come from
 KEPT_TAGS = ("data", "data_digest", "split", "leaks", "seed", "device", "git_dirty")
 SET_FAILS = (StudyError, DataError, TrainingError)  # one set's: rows on others go on
 GENERATORS = {"vae": "VAE", "gan": "GAN"}  # as figures name them
@@ -57,12 +57,13 @@ class Board:
     settings: Settings
     effort: Effort
     rows: tuple[Row, ...]
-    real: dict[tuple[str, str, int], Session]  # by protocol, scheme and seed
+    real: dict[tuple[str, int], Session]  # the real images, by scheme and seed
     name: str
     storage: BaseStorage
     places: dict[str, Place]  # by their studies' names, as are the cells
     cells: dict[str, Cell]
-    floors: dict[tuple[str, str, int], list[Scored]]  # as `real`
+    floors: Floors
+    paper_floors: Floors  # on images that are framed and split as the paper's
     figures: dict[str, Image.Image] = field(default_factory=dict)
     slowness: float = 1.0  # of this machine, beside the one that the effort was measured on
     _failed: dict[str, str] = field(default_factory=dict)  # sets' folders, and what went wrong
@@ -86,7 +87,7 @@ class Board:
     @property
     def first(self) -> Session:
         """Detectors' real images under the first seed."""
-        return self.real[self.settings.split, "detector", self.settings.seed]
+        return self.real["detector", self.settings.seed]
 
     def look(self, cell: Cell) -> Cell:
         """The cell with what its study has by now; nothing where its set is yet to be made."""
@@ -183,8 +184,9 @@ def open_board(
     settings: Settings, effort: Effort, seeds: list[int], rows: tuple[Row, ...]
 ) -> Board:
     """The table with what is known of it so far."""
-    real = open_real(settings, seeds)
-    session = real[settings.split, "detector", settings.seed]
+    real = open_real(settings, seeds, say=print)
+    alike = open_real(replace(settings, **AS_IN_PAPER), seeds, say=_silent)
+    session = real["detector", settings.seed]
     cells, places = {}, {}
     for seed in seeds:
         for row in sorted(rows, key=lambda row: [one.source for one in rows].index(row.source)):
@@ -199,34 +201,40 @@ def open_board(
         storage=open_storage(settings.storage_url),
         places=places,
         cells=cells,
-        floors={key: score_floors(one) for key, one in real.items()},
+        floors=measure_floors(real),
+        paper_floors=measure_floors(alike),
     )
     board.cells = {name: board.look(cell) for name, cell in cells.items()}
     board.figures |= preprocessing_figure(board) | sample_figures(board) | pair_figure(board)
     return board
 
 
-def open_real(settings: Settings, seeds: list[int]) -> dict[tuple[str, str, int], Session]:
-    """The real images under each seed and scheme: split as asked, and at random as the paper's.
-
-    They are loaded, and said to be, once.
-    """
-    study = find_study(GIAEM.study)
-    session = open_session(study, settings, say=print)
-    return {
-        (protocol, scheme, seed): resplit(session, protocol, scheme, seed)
-        for protocol in dict.fromkeys((settings.split, RANDOM))
-        for scheme in dict.fromkeys(model.scheme for model in MODELS)
-        for seed in seeds
-    }
+def open_real(
+    settings: Settings, seeds: list[int], say: Callable[[str], None]
+) -> dict[tuple[str, int], Session]:
+    """The real images, loaded once and split by each scheme and seed."""
+    session = open_session(find_study(GIAEM.study), settings, say=say)
+    schemes = dict.fromkeys(model.scheme for model in MODELS)
+    return {(scheme, seed): resplit(session, scheme, seed) for scheme in schemes for seed in seeds}
 
 
-def resplit(session: Session, protocol: str, scheme: str, seed: int) -> Session:
-    """The same images split otherwise."""
-    dataset = session.lab.dataset
-    splits = split(dataset.labels, dataset.groups, protocol=protocol, scheme=scheme, seed=seed)
-    settings = replace(session.settings, split=protocol, seed=seed)
+def resplit(session: Session, scheme: str, seed: int) -> Session:
+    """The same images split by another scheme and seed."""
+    dataset, settings = session.lab.dataset, replace(session.settings, seed=seed)
+    splits = split(
+        dataset.labels, dataset.groups, protocol=settings.split, scheme=scheme, seed=seed
+    )
     return replace(session, settings=settings, lab=replace(session.lab, splits=splits, seed=seed))
+
+
+def measure_floors(real: dict[tuple[str, int], Session]) -> Floors:
+    """The methods without a network, a seed each."""
+    floors: Floors = {}
+    for (scheme, _), session in real.items():
+        for scored in score_floors(session):
+            known = floors.setdefault(scheme, {}).get(scored.name, Measured(()))
+            floors[scheme][scored.name] = Measured((*known.answers, scored))
+    return floors
 
 
 def as_cell(row: Row, settings: Settings, effort: Effort, session: Session) -> Cell:
@@ -300,7 +308,7 @@ def sample_figures(board: Board) -> dict[str, Image.Image]:
                 made[GENERATORS[row.source.generator]] = read_synthetic(folder)
     if not made:
         return {}
-    session = board.real[board.settings.split, "classifier", board.settings.seed]
+    session = board.real["classifier", board.settings.seed]
     return draw_samples(session.lab.dataset, session.lab.splits.train, made)
 
 
@@ -322,22 +330,17 @@ def pair_figure(board: Board) -> dict[str, Image.Image]:
 
 def as_paper(board: Board) -> Paper:
     """What is known, as the table is written."""
-    protocol = board.settings.split
+    shares = [share for session in board.real.values() for share in session.leaks.values()]
     return Paper(
         name=board.name,
-        protocol=protocol,
+        protocol=board.settings.split,
         seeds=board.seeds,
         lines=[as_line(row, board) for row in board.rows],
-        floors=floors_of(board, protocol),
-        random_floors=floors_of(board, RANDOM),
-        leak=max(
-            share
-            for (used, _, _), session in board.real.items()
-            for share in session.leaks.values()
-            if used == protocol
-        ),
+        floors=board.floors,
+        paper_floors=board.paper_floors,
+        leak=max(shares),
         facts=facts(board),
-        figures=board.figures,
+        figures=dict(sorted(board.figures.items())),
     )
 
 
@@ -348,18 +351,6 @@ def as_line(row: Row, board: Board) -> Line:
     states = [cell.state for cell in cells if cell.state != "-"]
     answers = [cell.scored for cell in cells if cell.scored]
     return Line(row, Measured(answers), states[0] if states else "-", notes)
-
-
-def floors_of(board: Board, protocol: str) -> Floors:
-    """The methods without a network on this split, a seed each."""
-    floors: Floors = {}
-    for (used, scheme, _), scored in board.floors.items():
-        if used == protocol:
-            for name in FLOORS:
-                answers = [one for one in scored if one.name == name]
-                known = floors.setdefault(scheme, {}).get(name, Measured(()))
-                floors[scheme][name] = Measured((*known.answers, *answers))
-    return floors
 
 
 def facts(board: Board) -> dict[str, str]:

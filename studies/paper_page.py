@@ -67,12 +67,12 @@ def _inline(text: str) -> str:
 def _tiles(paper: Paper) -> str:
     """What the table comes to, in four numbers."""
     by_key = {line.key: line.measured for line in paper.lines}
-    nearest = paper.random_floors["classifier"]["nearest_neighbor"]
+    nearest = paper.paper_floors["classifier"]["nearest_neighbor"]
     tiles = [
         (by_key.get("brain_cnn_real"), "accuracy", "CNN on real images, accuracy"),
         (by_key.get("brain_cnn_vae"), "accuracy", "CNN on VAE-made images, accuracy"),
         (by_key.get("giaem_real"), "macro_f1", "CVAE + GIAEM on real images, F1"),
-        (nearest, "accuracy", "nearest pixels, no network, random split, accuracy"),
+        (nearest, "accuracy", "nearest pixels, no network, the paper's split, accuracy"),
     ]
     return f'<div class="tiles">{"".join(_tile(*tile) for tile in tiles)}</div>'
 
@@ -106,11 +106,11 @@ def _table(paper: Paper) -> str:
     return (
         f'{STYLE}<div class="scroll"><table class="methods one"><thead><tr><th>model</th>'
         f'<th class="left">trained on</th>{head}<th class="paper">the paper</th>'
-        f'<th class="paper why">no network, random split</th></tr></thead>'
+        f'<th class="paper why">no network, its conditions</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
         '<p class="note">The two columns on the right: accuracy / precision / recall / F1. '
-        "Green: a method without any network on a random split, which explains the paper's number."
-        "</p>"
+        "Green: a method without any network under the paper's conditions, its random split and "
+        "its pre-processing; it explains the paper's number.</p>"
     )
 
 
@@ -166,8 +166,8 @@ def _plot(paper: Paper) -> str:
     )
     about = (
         "F1 of every row in percent: the CNN's of tumours, the others' mean of the two classes. "
-        "Lines join the paper's number and the method without a network that explains it, both on "
-        f"a random split; ours are on the {paper.protocol} split."
+        "Lines join the paper's number and the method without a network that explains it, both "
+        f"under the paper's conditions; ours are on the {paper.protocol} split."
     )
     return (
         f'<div class="plots"><figure class="wide"><h3>F1</h3>{picture}'
@@ -192,7 +192,7 @@ def f1_dots(paper: Paper) -> go.Figure:
         )
     _add_dots(
         figure,
-        "no network, random split",
+        "no network, the paper's conditions",
         {line.name: _behind_f1(paper, line) for line in explained},
         {"color": FLOOR_COLOR, "size": 13, "symbol": "line-ns-open", "line": {"width": 3}},
     )

@@ -91,7 +91,7 @@ class Paper:
     seeds: list[int]
     lines: list[Line]
     floors: Floors  # on the test images of the lines
-    random_floors: Floors  # on those of a random split, as the paper's
+    paper_floors: Floors  # on images that are framed and split as the paper's
     leak: float  # the largest share of a class's test images with a copy outside the test split
     facts: dict[str, str]
     figures: dict[str, Image.Image]
@@ -100,7 +100,7 @@ class Paper:
         """The method without a network that explains the paper's number of a row."""
         if not line.row.floor:
             return None
-        return self.random_floors[line.row.model.scheme][line.row.floor]
+        return self.paper_floors[line.row.model.scheme][line.row.floor]
 
     @property
     def reasons(self) -> dict[str, list[Line]]:
@@ -148,7 +148,8 @@ def about(paper: Paper) -> str:
         f"Percent on the test split. {spread}. Parameters were chosen on validation images, by F2 "
         "at a specificity of at least 0.5; test images were asked once. Validation and test are "
         "always real. As in the paper, the CNN has the metrics of tumours, the others the means of "
-        "the two classes. In italics: methods without any network."
+        "the two classes. In italics: methods without any network; the paper's conditions are its "
+        "random split and its pre-processing."
     )
 
 
@@ -168,7 +169,7 @@ def leak(paper: Paper) -> str:
 def _table(paper: Paper) -> str:
     lines = [
         f"| model | trained on | {' | '.join(COLUMNS)} | AUROC | the paper | "
-        "without a network, random split |",
+        "no network, the paper's conditions |",
         "| --- | --- |" + " ---: |" * (len(COLUMNS) + 1) + " --- | --- |",
     ]
     for line in paper.lines:
@@ -215,7 +216,7 @@ def explanations(paper: Paper) -> list[str]:
     for why, lines in paper.reasons.items():
         first = lines[0]
         sentences.append(
-            f"{_rows_in_words(lines)}. {why} On a random split `{first.row.floor}` has "
+            f"{_rows_in_words(lines)}. {why} Under the paper's conditions `{first.row.floor}` has "
             f"{floor_numbers(first, paper.behind(first))}."
         )
     return sentences
@@ -248,7 +249,8 @@ def as_table(paper: Paper) -> pd.DataFrame:
                 for column, metric in zip(COLUMNS, model.metrics, strict=True)
             }
         rows.append({**row, "note": " ".join(line.notes)})
-    for protocol, floors in {paper.protocol: paper.floors, "paper": paper.random_floors}.items():
+    known = {paper.protocol: paper.floors, "as the paper's": paper.paper_floors}
+    for protocol, floors in known.items():
         for scheme, named in floors.items():
             for name, measured in named.items():
                 row = {"model": name, "trained_on": "no network", "split": protocol}

@@ -88,7 +88,7 @@ SAYS_TUMOR = (
 )
 NEVER_LEARNED = (
     "The CVAE never learned to reconstruct, since its cross-entropy over one channel is constant. "
-    "The same head on the images themselves, in place of error maps, needs no network."
+    "The GIAEM head on the images themselves, in place of error maps, needs no network."
 )
 ALL_TUMORS = (
     "Nearly every image called a tumour, where four fifths of the test set are: 80 % right, and "

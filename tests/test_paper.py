@@ -84,7 +84,7 @@ def table():
             Line(giaem, Measured([]), "failed", ("ValueError: x < 1",)),
         ],
         floors=floors,
-        random_floors=floors,
+        paper_floors=floors,
         leak=0.0,
         facts={"digest": "0123"},
         figures={},
@@ -151,7 +151,7 @@ def test_one_seed_has_an_interval_in_place_of_a_spread(table):
 def test_the_papers_mistakes_are_named_once_with_what_needs_no_network(table):
     text = as_markdown(table).split("### What explains")[1]
     assert "**CNN** trained on real images." in text
-    assert "On a random split `nearest_neighbor` has 83.3 / 75.0 / 100.0 / 85.7." in text
+    assert "Under the paper's conditions `nearest_neighbor` has 83.3 / 75.0 / 100.0 / 85.7." in text
     twice = replace(table, lines=[*table.lines, table.lines[1]])
     assert "trained on VAE-made, on VAE-made images." in as_markdown(twice)
 
@@ -193,7 +193,7 @@ def test_the_plot_has_a_dot_for_ours_the_papers_and_what_needs_no_network(table)
     dots = {trace.name: list(trace.x) for trace in f1_dots(table).data if trace.name}
     assert dots["the paper"] == [96.69, 67.09]
     assert dots["ours"] == pytest.approx([100 * (1 + 6 / 7) / 2])
-    assert dots["no network, random split"] == pytest.approx([600 / 7, 100 / 3])
+    assert dots["no network, the paper's conditions"] == pytest.approx([600 / 7, 100 / 3])
 
 
 def test_preprocessing_is_shown_from_the_files_themselves(images, tmp_path):
