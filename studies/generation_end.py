@@ -19,6 +19,7 @@ from studies.finish import count_look, test_looks
 from studies.generation_measures import (
     N_JUDGED,
     OBJECTIVE,
+    TITLES,
     Generation,
     RealClass,
     draw,
@@ -39,15 +40,23 @@ SHOWN = (
     "feature_spread",
     "privacy",
 )
-COLUMNS = (OBJECTIVE, *SHOWN, "memorization_copies", "memorization_copies_held_out")
+MEASURES = {
+    OBJECTIVE: "kernel distance to real test images, in the features of this split's classifier",
+    "kid_efficientnet_lite0": "the same in the features of a network that knows photographs alone",
+    "fid_brain_cnn": "Fréchet distance, in the classifier's features",
+    "precision_brain_cnn": "share of samples among the real images",
+    "recall_brain_cnn": "share of real images among the samples",
+    "ms_ssim": "how alike two samples are; 1 is the same",
+    "feature_spread": "how far apart samples lie; real images: 1",
+    "privacy": "1: no nearer to training images than to those of other patients; 0: copies",
+    "memorization_copies": "share of near-copies of a training image",
+    "memorization_copies_held_out": "share of near-copies of a test image, which it has not seen",
+}
 REAL, REPEATED = "real training images", "one image repeated"
-MEANINGS = (
-    "`kid` and `fid` are the kernel and the Fréchet distance to real test images in the features "
-    "of the classifier `brain_cnn` of this split (0 is the best); precision is the share of "
-    "samples among real images, recall of real images among samples; `ms_ssim` is how alike two "
-    "samples are (1: the same), `feature_spread` how far apart they lie (real images: 1). "
-    "`privacy` is 1 where samples are no nearer to training images than to those of other "
-    "patients, and 0 where all are copies."
+NOTE = (
+    "The classifier was trained on the real training images and is surer of them than of others, "
+    "so that in its features they may lie farther from test images than blurred samples do; the "
+    "network that knows photographs alone punishes blur."
 )
 
 
@@ -92,7 +101,7 @@ class Generated:
             Section("result", "Result", markdown(self.words())),
             Section("beside", "Beside real images", markdown(self._table())),
             Section("search", "The search", search_plots(trials, self.params, OBJECTIVE)),
-            Section("pictures", "Pictures", examples(self.pictures)),
+            Section("pictures", "Pictures", examples(captioned(self.pictures))),
             Section("facts", "Facts", facts_table(self.facts)),
         ]
         return as_page(self.name, sections)
@@ -120,13 +129,14 @@ class Generated:
         if not self.rows:
             return ""
         lines = [
-            "| test split | " + " | ".join(COLUMNS) + " |",
-            "| --- |" + " ---: |" * len(COLUMNS),
+            "| on the test split | " + " | ".join(self.rows) + " | |",
+            "| --- |" + " ---: |" * len(self.rows) + " --- |",
         ]
-        for name, row in self.rows.items():
-            cells = " | ".join(f"{row[column]:.3f}" for column in COLUMNS)
-            lines.append(f"| {f'**{name}**' if name == self.name else name} | {cells} |")
-        return "\n".join([*lines, "", MEANINGS])
+        for name, meaning in MEASURES.items():
+            if all(name in row for row in self.rows.values()):
+                values = " | ".join(f"{row[name]:.3f}" for row in self.rows.values())
+                lines.append(f"| `{name}` | {values} | {meaning} |")
+        return "\n".join([*lines, "", NOTE])
 
 
 def conclude(session: Session, search: optuna.Study) -> Generated:
@@ -186,3 +196,12 @@ def compared(
 def _spaced(images: np.ndarray) -> np.ndarray:
     """As many as are measured, at even distances."""
     return images[np.linspace(0, len(images) - 1, min(N_JUDGED, len(images))).astype(int)]
+
+
+def captioned(pictures: dict[str, Image.Image]) -> dict[str, Image.Image]:
+    """Pictures by words: `samples_no` is "Samples, without a tumour"."""
+    words = {}
+    for name, picture in pictures.items():
+        kind, _, of_class = name.rpartition("_")
+        words[f"{kind.replace('_', ' ').capitalize()}, {TITLES[of_class]}"] = picture
+    return words

@@ -11,7 +11,7 @@ import torch
 from optuna.distributions import CategoricalDistribution
 
 from studies.generation import check_groups, generator_study
-from studies.generation_end import COLUMNS, REAL, REPEATED, conclude
+from studies.generation_end import MEASURES, REAL, REPEATED, conclude
 from studies.generation_measures import OBJECTIVE, measure, real_of
 from studies.runner import run
 from studies.session import open_session
@@ -102,7 +102,7 @@ def test_a_study_ends_with_measures_on_test_beside_real_images(study, settings, 
     ended = conclude(session, search)
     assert search.user_attrs["test_looks"] == [search.best_trial.number]  # asked once
     assert list(ended.rows) == ["vae (phantom)", REAL, REPEATED]
-    assert all(np.isfinite(ended.rows[name][column]) for name in ended.rows for column in COLUMNS)
+    assert all(np.isfinite(ended.rows[name][column]) for name in ended.rows for column in MEASURES)
     assert ended.rows[REPEATED]["feature_spread"] < 0.01
     assert {"samples_no", "training_yes", "neighbors_yes", "closest_pairs_no"} <= set(
         ended.pictures
