@@ -169,8 +169,8 @@ def test_samples_are_shown_on_the_way_at_the_same_noise_and_kept(cache):
     assert list(kept) == [1, 2, 3, 4]
     for epoch, samples in shown.items():
         np.testing.assert_array_equal(kept[epoch], samples)
-    if fitted.best_epoch == 4:
-        np.testing.assert_array_equal(fitted.sample(200, seed=0)[:16], shown[4])
+    again = fitted.sample(200, seed=0)[:16].astype(int)  # rounded anew, in batches of other sizes
+    assert np.abs(again - shown[fitted.best_epoch]).max() <= 1
 
 
 def test_a_long_training_is_looked_at_ten_times_and_at_its_ends(cache):

@@ -21,7 +21,7 @@ QUICK = {
     "denoising_autoencoder": TINY,
     "synthetic_lesions": TINY,
     "brain_cnn": TINY | {"variant": "small", "image_size": 32},
-    "vae": TINY | {"n_epochs": 2, "base_channels": 4, "latent_dim": 8, "batch_size": 32},
+    "vae": TINY | {"n_epochs": 3, "batch_size": 8, "lr": 2e-3, "kl_weight": 1e-3, "kl_warmup": 0},
     "gan": TINY | {"n_epochs": 2, "latent_dim": 8, "n_discriminator_steps": 1},
     "detector": {"detector": "patch_features", "intensity": "none"},
 }
@@ -137,7 +137,7 @@ def test_everyone_has_a_tumour_is_infeasible():
     metrics = evaluate(labels, np.ones(6, int), np.ones(6))
     assert metrics["recall"] == 1.0
     for study in STUDIES.values():
-        assert not study.is_feasible(metrics)
+        assert study.kind == "generator" or not study.is_feasible(metrics)
 
 
 def test_a_specificity_on_the_floor_is_feasible():
