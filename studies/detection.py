@@ -68,10 +68,10 @@ class Detection(NamedTuple):
         """Examples of the validation split."""
         return {"validation_samples": self.draw(lab, "val")}
 
-    def draw(self, lab: Lab, part: str) -> Image.Image:
-        """Sixteen images with reconstruction, error map and what the head calls tumour."""
+    def draw(self, lab: Lab, part: str, n: int = N_EXAMPLES) -> Image.Image:
+        """n images with reconstruction, error map and what the head calls tumour."""
         answers, indices = self.answers(lab, part), lab.indices(part)
-        chosen = choose_examples(answers.labels, answers.scores, n=N_EXAMPLES, seed=lab.seed)
+        chosen = choose_examples(answers.labels, answers.scores, n=n, seed=lab.seed)
         values = lab.maps(self.detector, part).values[chosen]
         return sample_grid(
             lab.dataset.images[indices[chosen]],

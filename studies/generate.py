@@ -20,19 +20,19 @@ from rich.console import Console
 
 from mlflow_server import Tracking, TrackingError
 from mlflow_server.registry import version_tags
+from studies.generation_measures import classifier_of_split
 from studies.progress import format_seconds
 from studies.record import OWN_FOLDER
 from studies.settings import Settings, generator_model, synthetic_folder
 from studies.study import Lab, StudyError
 from training.cache import Cache
-from training.classifier import ClassifierSpec, fit_classifier
 from training.data import DataError, Dataset, load, split
 from training.data.folder import CLASS_FOLDERS
 from training.data.join import trained_classes
 from training.data.synthetic import Origin, SyntheticSet, read_synthetic, write_synthetic
 from training.device import resolve_device, resolve_precision
 from training.features import FeatureStore
-from training.fidelity import Comparison, Judge, classifier_judge, lite_judge, variety
+from training.fidelity import Comparison, Judge, lite_judge, variety
 from training.generator import FittedGenerator, GeneratorSpec, fit_generator, generator_module
 from training.generator_grids import sample_sheet
 from training.loop import as_input
@@ -258,17 +258,9 @@ def find_judge(workshop: Workshop) -> Judge | None:
     Without tumours to train on there is none, and a network that was trained elsewhere judges; None
     where that is not installed.
     """
-    lab = workshop.lab
     if len(workshop.classes) < 2:
-        return lite_judge(lab.device)
-    fitted = fit_classifier(
-        ClassifierSpec(seed=lab.seed),
-        lab.splits,
-        lab.store,
-        precision=lab.precision,
-        on_train=lambda: print("Training the classifier that judges the images ...", flush=True),
-    )
-    return classifier_judge(fitted.network, lab.device)
+        return lite_judge(workshop.lab.device)
+    return classifier_of_split(workshop.lab)
 
 
 def compare(workshop: Workshop, name: str, judge: Judge) -> Comparison:

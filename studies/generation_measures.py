@@ -54,16 +54,7 @@ class Real:
     @classmethod
     def of(cls, lab: Lab) -> "Real":
         """With the classifier of this split as the first judge."""
-        spec = ClassifierSpec(seed=lab.seed)
-        say = lab.store.say
-
-        def on_train() -> None:
-            say("Training the classifier whose features judge the samples, once ...")
-
-        fitted = fit_classifier(
-            spec, lab.splits, lab.store, precision=lab.precision, on_train=on_train
-        )
-        judges = [classifier_judge(fitted.network, lab.device), lite_judge(lab.device)]
+        judges = [classifier_of_split(lab), lite_judge(lab.device)]
         return cls(lab, [judge for judge in judges if judge is not None])
 
     @cached_property
@@ -104,6 +95,17 @@ class Real:
                 seed=seed,
             ),
         )
+
+
+def classifier_of_split(lab: Lab) -> Judge:
+    """What a classifier of the real training split sees; trained at most once for each split."""
+
+    def on_train() -> None:
+        lab.store.say("Training the classifier whose features judge the samples, once ...")
+
+    spec = ClassifierSpec(seed=lab.seed)
+    fitted = fit_classifier(spec, lab.splits, lab.store, precision=lab.precision, on_train=on_train)
+    return classifier_judge(fitted.network, lab.device)
 
 
 class Generation(NamedTuple):

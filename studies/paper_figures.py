@@ -15,7 +15,7 @@ from training.data import Dataset
 from training.data.preprocess import to_gray
 from training.data.synthetic import SyntheticSet
 from training.generator_grids import rows_sheet
-from training.grids import CLASSES, GAP, INK, MUTED, TILE, choose_examples, sample_grid
+from training.grids import CLASSES, GAP, INK, MUTED, TILE
 
 STEPS = ("as it comes", "where the head is", "cut out", "framed, 128 x 128")
 BOX = "#ffd43b"
@@ -86,19 +86,7 @@ def _of_other_groups(members: np.ndarray, groups: np.ndarray, seed: int) -> np.n
 
 def draw_pair(candidate: Detection, lab: Lab) -> Image.Image:
     """Figures 4 and 5: a test image of each class with reconstruction and error map."""
-    answers, indices = candidate.answers(lab, "test"), lab.indices("test")
-    chosen = choose_examples(answers.labels, answers.scores, n=N_PAIR, seed=lab.seed)
-    values = lab.maps(candidate.detector, "test").values[chosen]
-    return sample_grid(
-        lab.dataset.images[indices[chosen]],
-        candidate.detector.reconstructions(indices[chosen]),
-        values,
-        candidate.head.mask(values),
-        answers.labels[chosen],
-        answers.predicted[chosen],
-        scores=answers.scores[chosen],
-        outlines=lab.dataset.masks[indices[chosen]],
-    )
+    return candidate.draw(lab, "test", n=N_PAIR)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
