@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from mlflow_server import Tracking
 from studies.record import HOLDER, OWN_FOLDER
 from training.classifier_predictor import ClassifierPredictor
-from training.detector import WEIGHTS
 from training.generator_bundle import CLASSES, GeneratorBundle, weights_file
+from training.kept_fit import WEIGHTS
 from training.predictor import PREDICTOR, Predictor
 
 KINDS = {

@@ -5,7 +5,6 @@ Knows nothing of the network inside, of thresholds or of studies.
 """
 
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,12 +17,12 @@ from torch import Tensor
 from models import brain_cnn, error_mapper
 from models.brain_cnn import BrainCNN
 from models.error_mapper import FLIPS
-from training import checkpoint, error_maps, loop
+from training import error_maps, loop
 from training.cache import code_digest, make_key
 from training.data import Dataset, Splits
-from training.detector import TRAINING, WEIGHTS
 from training.error_maps import as_batches
 from training.features import FeatureStore
+from training.kept_fit import keep_fit
 from training.loop import TrainingError
 
 # What a classifier has besides the network's own hyperparameters and its schedule.
@@ -120,34 +119,21 @@ def fit_classifier(
     """
     spec = spec.complete()
     key = _key(spec, splits, store, precision)
-    trained = False
 
-    def make(folder: Path) -> None:
-        nonlocal trained
-        trained = True
-        if on_train:
-            on_train()
+    def fit(folder: Path) -> tuple[BrainCNN, loop.Training]:
         network = spec.build()
-        training = _train(network, spec, splits, store, precision, on_epoch)
-        checkpoint.save_weights(network, folder / WEIGHTS)
-        record = {"spec": asdict(spec), **training._asdict()}
-        (folder / TRAINING).write_text(json.dumps(record, indent=1))
+        return network, _train(network, spec, splits, store, precision, on_epoch)
 
-    folder = store.cache.get_or_make(key, make)
-    network = spec.build()
-    checkpoint.load_weights(network, folder / WEIGHTS)
-    record = json.loads((folder / TRAINING).read_text())
-    return FittedClassifier(
-        key=key,
-        folder=folder,
-        spec=spec,
-        network=network.to(store.device).eval(),
-        history=record["history"],
-        best_epoch=record["best_epoch"],
-        seconds=record["seconds"],
-        trained=trained,
-        store=store,
+    kept = keep_fit(
+        store.cache,
+        key,
+        build=spec.build,
+        fit=fit,
+        about={"spec": asdict(spec)},
+        device=store.device,
+        on_train=on_train,
     )
+    return FittedClassifier(key=key, spec=spec, store=store, **kept._asdict())
 
 
 def score_images(

@@ -6,33 +6,29 @@ Knows nothing of the network inside (any module of `models` whose `build` return
 """
 
 import inspect
-import json
-import pkgutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import cache as remember
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-import models
 from models import error_mapper
 from models.error_mapper import ErrorMapper, Flip
 from models.heads import MapScore
-from training import checkpoint, error_maps, intensity, loop
+from training import error_maps, intensity, loop
 from training.cache import code_digest, make_key
 from training.data import Splits
 from training.error_maps import ErrorMaps, map_images, prepared
+from training.families import modules_that_build
 from training.features import FeatureStore
+from training.kept_fit import keep_fit
 from training.loop import Training, TrainingError
 
-WEIGHTS, TRAINING = "weights.safetensors", "training.json"
 # How errors become maps can change after a fit; the grey values that it saw cannot.
 AFTER_FIT = tuple(name for name in error_mapper.DEFAULTS if name != "intensity")
 
@@ -144,31 +140,24 @@ def fit_detector(
     }
     key = _key(spec, splits, store, precision, members)
     fit = _Fit(spec, splits, store, precision, members, key)
-    trained = False
-
-    def make(folder: Path) -> None:
-        nonlocal trained
-        trained = True
-        if on_train:
-            on_train()
-        mapper, training = fit.run(on_epoch)
-        checkpoint.save_weights(mapper, folder / WEIGHTS)
-        record = {"spec": asdict(spec), **training._asdict()}
-        (folder / TRAINING).write_text(json.dumps(record, indent=1))
-
-    folder = store.cache.get_or_make(key, make)
-    mapper = spec.build()
-    checkpoint.load_weights(mapper, folder / WEIGHTS)
-    record = json.loads((folder / TRAINING).read_text())
+    kept = keep_fit(
+        store.cache,
+        key,
+        build=spec.build,
+        fit=lambda folder: fit.run(on_epoch),
+        about={"spec": asdict(spec)},
+        device=store.device,
+        on_train=on_train,
+    )
     return FittedDetector(
         key=key,
-        folder=folder,
+        folder=kept.folder,
         spec=spec,
-        mapper=mapper.to(store.device).eval(),
-        history=record["history"],
-        best_epoch=record["best_epoch"],
-        seconds=record["seconds"],
-        trained=trained,
+        mapper=kept.network,
+        history=kept.history,
+        best_epoch=kept.best_epoch,
+        seconds=kept.seconds,
+        trained=kept.trained,
         store=store,
     )
 
@@ -272,12 +261,9 @@ def map_auroc(maps: np.ndarray, labels: np.ndarray) -> float:
     return float(roc_auc_score(labels, scores))
 
 
-@remember
 def detectors() -> dict[str, ModuleType]:
     """The detectors among the modules of `models`, by name."""
-    names = sorted(entry.name for entry in pkgutil.iter_modules(models.__path__) if not entry.ispkg)
-    modules = {name: import_module(f"models.{name}") for name in names}
-    return {name: module for name, module in modules.items() if _builds_detector(module)}
+    return modules_that_build("error_map")
 
 
 def detector_module(name: str) -> ModuleType:
@@ -285,11 +271,6 @@ def detector_module(name: str) -> ModuleType:
     if name not in detectors():
         raise TrainingError(f"Unknown detector {name!r}. Known: {', '.join(detectors())}.")
     return detectors()[name]
-
-
-def _builds_detector(module: ModuleType) -> bool:
-    built = get_type_hints(module.build).get("return") if hasattr(module, "build") else None
-    return hasattr(built, "error_map")
 
 
 def _defaults(module: ModuleType) -> dict[str, object]:

@@ -7,27 +7,24 @@ Knows nothing of the network inside (any module of `models` whose `build` return
 
 import hashlib
 import inspect
-import json
-import pkgutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import cache as remember
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, get_type_hints
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-import models
 from training import checkpoint, loop
 from training.cache import Cache, code_digest, make_key
+from training.families import modules_that_build
+from training.kept_fit import keep_fit
 from training.loop import Training, TrainingError, as_input
 
-WEIGHTS, TRAINING, PROGRESS = "weights.safetensors", "training.json", "progress.safetensors"
+PROGRESS = "progress.safetensors"
 LOOKS = 10  # times that samples are looked at during a training
 JUDGED = 200  # samples at each look; our choice: enough to rank epochs by
 SHOWN = 16  # of them are kept as pictures
@@ -140,35 +137,22 @@ def fit_generator(
     _check_images(images, val_images)
     fit = _Fit(spec, images, val_images, device, precision, judge, on_epoch, on_samples)
     key = fit.key(label)
-    trained = False
 
-    def make(folder: Path) -> None:
-        nonlocal trained
-        trained = True
-        if on_train:
-            on_train()
-        network, training = fit.run()
-        checkpoint.save_weights(network, folder / WEIGHTS)
+    def run(folder: Path) -> tuple[nn.Module, Training]:
+        fitted = fit.run()
         checkpoint.save_arrays(fit.pictures, folder / PROGRESS)
-        record = {"spec": asdict(spec), "label": label, **training._asdict()}
-        (folder / TRAINING).write_text(json.dumps(record, indent=1))
+        return fitted
 
-    folder = cache.get_or_make(key, make)
-    network = spec.build()
-    checkpoint.load_weights(network, folder / WEIGHTS)
-    record = json.loads((folder / TRAINING).read_text())
-    return FittedGenerator(
-        key=key,
-        folder=folder,
-        spec=spec,
-        label=label,
-        network=network.to(device).eval(),
+    kept = keep_fit(
+        cache,
+        key,
+        build=spec.build,
+        fit=run,
+        about={"spec": asdict(spec), "label": label},
         device=device,
-        history=record["history"],
-        best_epoch=record["best_epoch"],
-        seconds=record["seconds"],
-        trained=trained,
+        on_train=on_train,
     )
+    return FittedGenerator(key=key, spec=spec, label=label, device=device, **kept._asdict())
 
 
 @dataclass
@@ -265,12 +249,9 @@ class _Fit:
             network.learn_prior(as_input(batch.to(self.device)) for batch in batches)
 
 
-@remember
 def generators() -> dict[str, ModuleType]:
     """The generators among the modules of `models`, by name."""
-    names = sorted(entry.name for entry in pkgutil.iter_modules(models.__path__) if not entry.ispkg)
-    modules = {name: import_module(f"models.{name}") for name in names}
-    return {name: module for name, module in modules.items() if _builds_generator(module)}
+    return modules_that_build("generate")
 
 
 def generator_module(name: str) -> ModuleType:
@@ -278,11 +259,6 @@ def generator_module(name: str) -> ModuleType:
     if name not in generators():
         raise TrainingError(f"Unknown generator {name!r}. Known: {', '.join(generators())}.")
     return generators()[name]
-
-
-def _builds_generator(module: ModuleType) -> bool:
-    built = get_type_hints(module.build).get("return") if hasattr(module, "build") else None
-    return hasattr(built, "generate")
 
 
 def _check_images(images: np.ndarray, val_images: np.ndarray) -> None:
