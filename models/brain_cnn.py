@@ -1,9 +1,9 @@
 """BrainCNN: a classifier that learns from labelled slices of both classes, as the paper's does.
 
-Two variants: the paper's network, and a small one that ends in global average pooling and sees
-other distortions of its images in every epoch. Owns the networks, their loss, optimizer, learning
-rates and augmentation. Knows nothing of files, near-copies, precision or of what an answer is
-used for.
+Two variants: the paper's network, and a small one that ends in global average pooling, sees other
+distortions of its images in every epoch, and beside each slice its mirror image. Owns the networks,
+their loss, optimizer, learning rates and augmentation. Knows nothing of files, near-copies,
+precision or of what an answer is used for.
 """
 
 import math
@@ -15,10 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.transforms.v2.functional import gaussian_blur
 
 VARIANTS = ("small", "paper")
 LR_SCHEDULES = ("cosine", "plateau")
 PAPER_SIZE = 128  # px; the linear layers of the paper's network take nothing else
+
+# Of attribution maps: the size at which a slice's content is lost, in pixels; the steps from there
+# to the slice; and the smoothing, in image sides. Our choice, on validation images.
+SHAPELESS = 4
+N_STEPS = 4
+SMOOTHED = 1 / 32
 
 # How long to train: our choice, on validation images.
 SCHEDULE = {"n_epochs": 20, "batch_size": 64, "patience": 20}
@@ -145,7 +152,7 @@ class BrainCNN(nn.Module):
     def train_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """One step of the optimizer on distorted images; loss and accuracy before it."""
         with torch.autocast(x.device.type, enabled=False):
-            x = distort(self._resize(x), self.augmentation)
+            x = distort(self._looks(x), self.augmentation)
         logits = self.network(x).float()
         loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
         self.optimizer.zero_grad()
@@ -163,38 +170,54 @@ class BrainCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (b, 2) of no tumour and tumour."""
-        return self.answering(self._resize(x)).float()
+        return self.answering(self._looks(x)).float()
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """What the last layer sees, (b, d)."""
         network = self.answering
-        return network.embed(network.convolutions(self._resize(x))).float()
+        return network.embed(network.convolutions(self._looks(x))).float()
 
-    def activation_map(self, x: Tensor) -> Tensor:
-        """Where the network sees a tumour, >= 0, of x's size: HiResCAM (Draelos and Carin 2020).
+    def attribution_map(self, x: Tensor) -> Tensor:
+        """Where the network sees a tumour, >= 0, of x's size: integrated gradients, smoothed.
 
-        What each place of the convolutions' maps adds to the log-odds of a tumour: activation
-        times gradient, summed over the maps, where positive. Each place has its own gradient;
-        Grad-CAM averages them first, and its maxima missed the tumours of validation images.
+        What each pixel adds to the log-odds of a tumour, where positive, as the slice emerges from
+        a blurred copy of itself (Sundararajan et al. 2017, "Axiomatic attribution for deep
+        networks"; the baseline: Sturmfels et al. 2020, "Visualizing the impact of feature
+        attribution baselines"). Maps of activations will not do beside a mirror image, where both
+        sides show that they differ: their maximum lay in the tumour of 11 % of the validation
+        images of a split, this one's in 81 %.
         """
-        network = self.answering
-        with torch.enable_grad():
-            maps = network.convolutions(self._resize(x)).detach().requires_grad_()
-            logits = network.classify(network.embed(maps))
-            (gradients,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), maps)
-        cam = F.relu((gradients * maps.detach()).sum(1, keepdim=True).float())
-        return F.interpolate(cam, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        added = F.relu(self._added(_as_large(x, self.image_size)))
+        sigma = SMOOTHED * self.image_size
+        smooth = gaussian_blur(added, 2 * math.ceil(3 * sigma) + 1, sigma)
+        return _as_large(smooth, x.shape[-1])
 
-    def _resize(self, x: Tensor) -> Tensor:
-        if x.shape[-1] == self.image_size:
-            return x
-        return F.interpolate(x, size=self.image_size, mode="bilinear", antialias=True)
+    def _added(self, image: Tensor) -> Tensor:
+        """What each pixel adds to the log-odds of a tumour; in sum, image's minus its blur's."""
+        blurred = _as_large(_as_large(image, SHAPELESS), self.image_size)
+        gradients = torch.zeros_like(image)
+        for step in range(N_STEPS):
+            between = torch.lerp(blurred, image, (step + 0.5) / N_STEPS).requires_grad_()
+            with torch.enable_grad():
+                logits = self.answering(self._looks(between)).float()
+                log_odds = logits[:, 1] - logits[:, 0]
+                gradients += torch.autograd.grad(log_odds.sum(), between)[0]
+        return gradients / N_STEPS * (image - blurred)
+
+    def _looks(self, x: Tensor) -> Tensor:
+        """What the network takes, (b, 1 or 2, s, s): the slice, and its mirror image if it can."""
+        x = _as_large(x, self.image_size)
+        return torch.cat([x, x.flip(-1)], 1) if self.network.mirrored else x
 
 
 class _Network(nn.Module):
-    """Images (b, 1, s, s) -> maps that say where -> a vector -> logits (b, 2)."""
+    """Images (b, c, s, s) -> maps that say where -> a vector -> logits (b, 2).
 
+    A `mirrored` network takes each slice (the first channel) with its mirror image (the second).
+    """
+
+    mirrored: bool
     convolutions: nn.Module
     embed: nn.Module
     classify: nn.Module
@@ -206,15 +229,18 @@ class _Network(nn.Module):
 class SmallNetwork(_Network):
     """Four depths of residual blocks, and a linear layer on the mean over each map.
 
-    Activation maps are drawn before the last depth, whose 4x4 places are too coarse: their maximum
-    lay in the tumour half as often on validation images.
+    A healthy brain is much alike left and right, a tumour is not: at each place the network sees
+    the opposite one too. On slices of other groups its cross-entropy was lower by a quarter.
+
     """
+
+    mirrored = True
 
     def __init__(self, width: int, dropout: float):
         super().__init__()
         w = width
         self.convolutions = nn.Sequential(
-            _convolution(1, w, kernel_size=4, stride=2),  # (b, w, s/2, s/2)
+            _convolution(2, w, kernel_size=4, stride=2),  # (b, w, s/2, s/2)
             _Residual(w, w),
             _Residual(w, 2 * w, stride=2),
             _Residual(2 * w, 4 * w, stride=2),  # (b, 4w, s/8, s/8)
@@ -229,6 +255,8 @@ class SmallNetwork(_Network):
 
 class PaperNetwork(_Network):
     """The paper's BrainCNN; its features are the last hidden layer's 128."""
+
+    mirrored = False
 
     def __init__(self, dropout: float):
         super().__init__()
@@ -271,7 +299,8 @@ def distort(x: Tensor, strength: float) -> Tensor:
     """Other slices of the same kind: flipped, turned, scaled, shifted, of another contrast.
 
     Left-right and up-down flips are those that the data's own copies show; there are no others
-    among them. `strength` scales all but the flips; 0 changes nothing at all.
+    among them. `strength` scales all but the flips; 0 changes nothing at all. The channels of an
+    image change alike.
     """
     if not strength:
         return x
@@ -302,6 +331,12 @@ def _convolution(n_in: int, n_out: int, *, kernel_size: int = 3, stride: int = 1
         nn.BatchNorm2d(n_out),
         nn.ReLU(),
     )
+
+
+def _as_large(x: Tensor, size: int) -> Tensor:
+    if x.shape[-1] == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", antialias=True)
 
 
 def _running_average(decay: float) -> Callable[..., None]:

@@ -16,7 +16,7 @@ from training.classifier_predictor import (
     calibrate,
     decide,
 )
-from training.grids import ACTIVATION, choose_examples, sample_grid
+from training.grids import ATTRIBUTION, choose_examples, sample_grid
 from training.localization import Localization, localize, score_maps
 from training.metrics import evaluate
 
@@ -56,9 +56,9 @@ class Classification(NamedTuple):
         return Answers(lab.dataset.labels[indices], lab.dataset.groups[indices], scores, predicted)
 
     def localize(self, lab: Lab) -> Localization | None:
-        """Class-activation maps of the test split beside the outlines."""
+        """Attribution maps of the test split beside the outlines."""
         indices = lab.splits.test
-        maps = self.classifier.activation_maps(indices)
+        maps = self.classifier.attribution_maps(indices)
         outlines, groups = lab.dataset.masks[indices], lab.dataset.groups[indices]
         return localize(maps, maps >= HALF, outlines, groups, seed=lab.seed)
 
@@ -67,10 +67,10 @@ class Classification(NamedTuple):
         return {"validation_samples": self.draw(lab, "val")}
 
     def draw(self, lab: Lab, part: str) -> Image.Image:
-        """Sixteen images with class-activation maps and, of those called tumour, the place."""
+        """Sixteen images with attribution maps and, of those called tumour, the place."""
         answers, indices = self.answers(lab, part), lab.indices(part)
         chosen = choose_examples(answers.labels, answers.scores, n=N_EXAMPLES, seed=lab.seed)
-        maps = self.classifier.activation_maps(indices[chosen])
+        maps = self.classifier.attribution_maps(indices[chosen])
         predicted = answers.predicted[chosen]
         return sample_grid(
             lab.dataset.images[indices[chosen]],
@@ -81,7 +81,7 @@ class Classification(NamedTuple):
             predicted,
             scores=answers.scores[chosen],
             outlines=lab.dataset.masks[indices[chosen]],
-            words=ACTIVATION,
+            words=ATTRIBUTION,
         )
 
 
@@ -131,10 +131,10 @@ def classifier_study(
 
 
 def score_classifier(candidate: Classification, lab: Lab) -> dict[str, float]:
-    """Every metric on the validation split, and how well the activation maps find the place."""
+    """Every metric on the validation split, and how well the attribution maps find the place."""
     answers = candidate.answers(lab, "val")
     outlined = lab.splits.val[lab.dataset.has_mask[lab.splits.val]]
-    maps = candidate.classifier.activation_maps(outlined) if len(outlined) else np.empty(0)
+    maps = candidate.classifier.attribution_maps(outlined) if len(outlined) else np.empty(0)
     return {
         **evaluate(answers.labels, answers.predicted, answers.scores),
         **(score_maps(maps, lab.dataset.masks[outlined]) if len(outlined) else {}),

@@ -140,9 +140,9 @@ def test_the_epoch_that_ranks_the_validation_images_best_is_kept(phantom, splits
     assert kept == pytest.approx(losses["loss"].item(), rel=1e-5)
 
 
-def test_activation_maps_have_the_images_size_and_reach_from_0_to_1(phantom, splits, cache):
+def test_attribution_maps_have_the_images_size_and_reach_from_0_to_1(phantom, splits, cache):
     fitted = train(phantom, splits, cache)
-    maps = fitted.activation_maps(splits.val)
+    maps = fitted.attribution_maps(splits.val)
     assert maps.shape == (len(splits.val), 128, 128)
     assert maps.dtype == np.float32
     assert maps.min() == 0
@@ -151,11 +151,11 @@ def test_activation_maps_have_the_images_size_and_reach_from_0_to_1(phantom, spl
     assert highest.any()
 
 
-def test_an_activation_map_turns_with_its_image(phantom, splits, cache):
+def test_an_attribution_map_turns_with_its_image(phantom, splits, cache):
     fitted = train(phantom, splits, cache)
     images = phantom.images[splits.val]
     maps, flipped = (
-        classifier.activation_maps(fitted.network, some, device=CPU, flips="all")
+        classifier.attribution_maps(fitted.network, some, device=CPU, flips="all")
         for some in (images, images[:, :, ::-1])
     )
     np.testing.assert_allclose(flipped[:, :, ::-1], maps, atol=1e-4)

@@ -94,11 +94,11 @@ class FittedClassifier:
         flips = self.spec.hyperparameters["flips"]
         return score_images(self.network, images, device=device, flips=flips)
 
-    def activation_maps(self, indices: np.ndarray) -> np.ndarray:
+    def attribution_maps(self, indices: np.ndarray) -> np.ndarray:
         """Where a tumour is seen, float32 (k, h, w), each map min-max scaled to [0, 1]."""
         images, device = self.store.dataset.images[indices], self.store.device
         flips = self.spec.hyperparameters["flips"]
-        return activation_maps(self.network, images, device=device, flips=flips)
+        return attribution_maps(self.network, images, device=device, flips=flips)
 
 
 def fit_classifier(
@@ -150,7 +150,7 @@ def score_images(
     return _of_batches(log_odds, network, images, device).astype(np.float64)
 
 
-def activation_maps(
+def attribution_maps(
     network: BrainCNN, images: np.ndarray, *, device: torch.device, flips: str = "none"
 ) -> np.ndarray:
     """Where a tumour is seen in uint8 images (n, h, w), float32, each min-max scaled to [0, 1].
@@ -159,7 +159,7 @@ def activation_maps(
     """
 
     def scaled(x: Tensor) -> Tensor:
-        maps = sum(network.activation_map(x.flip(flip)).flip(flip) for flip in FLIPS[flips])
+        maps = sum(network.attribution_map(x.flip(flip)).flip(flip) for flip in FLIPS[flips])
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
         width = high - low
         return ((maps - low) / torch.where(width > 0, width, 1)).squeeze(1)

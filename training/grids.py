@@ -26,7 +26,7 @@ class Words(NamedTuple):
 
 
 ERROR = Words("error map", "called tumour", "largest error")
-ACTIVATION = Words("activation", "its upper half", "largest activation")
+ATTRIBUTION = Words("attribution", "its upper half", "largest attribution")
 
 
 def choose_examples(labels, scores, *, seed: int = 0, n: int = 8) -> np.ndarray:
