@@ -73,15 +73,21 @@ studies: $(VENV)/ready ## List the studies, a line each
 ui: $(VENV)/ready ## Open the tracking server on 127.0.0.1 [PORT=5000]
 	@$(RUN) -m studies ui $(call option,PORT,port)
 
+# As many tests at a time as there are processors, each on one: two threads on each would be slower.
+# Tests of one file stay together and share what they have trained.
+PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+test fast: export OMP_NUM_THREADS := 1
+test fast: export NUMBA_NUM_THREADS := 1
+
 .PHONY: test
 test: $(VENV)/ready-dev ## Check the style and run every test, the slow ones too
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(RUN) -m pytest $(call option,TESTS,k)
+	$(PYTEST) $(call option,TESTS,k)
 
 .PHONY: fast
 fast: $(VENV)/ready-dev ## Run the fast tests only
-	$(RUN) -m pytest -m 'not slow and not br35h'
+	$(PYTEST) -m 'not slow and not br35h'
 
 .PHONY: format
 format: $(VENV)/ready-dev ## Put every file into the house's format

