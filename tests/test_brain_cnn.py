@@ -136,7 +136,8 @@ def test_the_plateau_lowers_lr_after_5_epochs_without_a_better_validation_loss()
 
 
 @pytest.mark.parametrize(
-    ("make", "size", "atol"), [(module, 128, 1e-6), (pretrained, 32, 0.05), (paper, 128, 1e-6)]
+    ("make", "size", "atol"),
+    [(module, 128, 1e-6), pytest.param(pretrained, 32, 0.05, marks=pytest.mark.slow)],
 )
 def test_what_pixels_add_sums_up_to_the_log_odds(make, size, atol, monkeypatch):
     monkeypatch.setattr(brain_cnn, "N_STEPS", 64)
