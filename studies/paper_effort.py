@@ -91,10 +91,7 @@ CNN_FIRST = tuple(
 
 # Quick: the whole table in less than 25 minutes on two cores. Detectors at 64 px, trained once for
 # all heads, classifiers once for each resolution; what is searched is the decision.
-CNN_DEFAULTS = {
-    name: BRAIN_CNN.first[0][name] for name in ("lr", "dropout", "weight_decay", "augmentation")
-}
-QUICK_CNN = {**CNN_DEFAULTS, "variant": "small", "n_epochs": 20}
+QUICK_CNN = {name: BRAIN_CNN.first[0][name] for name in BRAIN_CNN.space if name not in CNN_RANGES}
 QUICK_CVAE = {"image_size": 64, "batch_size": 32, "n_epochs": 12}
 
 QUICK = Effort(
@@ -131,9 +128,9 @@ FULL = Effort(
     searches={
         "brain_cnn": Search(
             10,
-            fixed={"variant": "small", "n_epochs": 20},
+            fixed={name: QUICK_CNN[name] for name in ("variant", "n_epochs")},
             ranges=CNN_RANGES,
-            first=tuple({**CNN_DEFAULTS, **point} for point in CNN_FIRST[:2]),
+            first=tuple({**QUICK_CNN, **point} for point in CNN_FIRST[:2]),
         ),
         "giaem": Search(60, first=GIAEM_FIRST),
         "global_kmeans": Search(60, first=GLOBAL_KMEANS_FIRST),
