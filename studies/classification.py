@@ -51,7 +51,12 @@ class Classification(NamedTuple):
     def answers(self, lab: Lab, part: str) -> Answers:
         """Calibrated log-odds of a tumour above those of the threshold."""
         indices = lab.indices(part)
-        scores = decide(self.classifier.scores(indices), self.calibration, self.threshold)
+        log_odds = (
+            validation_scores(self.classifier, lab)
+            if part == "val"
+            else self.classifier.scores(indices)
+        )
+        scores = decide(log_odds, self.calibration, self.threshold)
         predicted = (scores >= 0).astype(np.int64)
         return Answers(lab.dataset.labels[indices], lab.dataset.groups[indices], scores, predicted)
 
@@ -111,8 +116,8 @@ def classifier_study(
             on_epoch=news.on_epoch,
             on_train=news.on_train,
         )
-        val = lab.splits.val
-        calibration = calibrate(classifier.scores(val), lab.dataset.labels[val])
+        labels = lab.dataset.labels[lab.splits.val]
+        calibration = calibrate(validation_scores(classifier, lab), labels)
         return Classification(classifier, calibration, params["threshold"])
 
     return Study(
@@ -133,9 +138,22 @@ def classifier_study(
 def score_classifier(candidate: Classification, lab: Lab) -> dict[str, float]:
     """Every metric on the validation split, and how well the attribution maps find the place."""
     answers = candidate.answers(lab, "val")
+    metrics = evaluate(answers.labels, answers.predicted, answers.scores)
+    return {**metrics, **validation_places(candidate.classifier, lab)}
+
+
+def validation_scores(classifier: FittedClassifier, lab: Lab) -> np.ndarray:
+    """Log-odds of validation images; trials that share a training share them."""
+    name = f"validation scores {classifier.answers_key}"
+    return lab.once(name, lambda: classifier.scores(lab.splits.val))
+
+
+def validation_places(classifier: FittedClassifier, lab: Lab) -> dict[str, float]:
+    """How well the attribution maps agree with the outlines; {} where nothing is outlined."""
     outlined = lab.splits.val[lab.dataset.has_mask[lab.splits.val]]
-    maps = candidate.classifier.attribution_maps(outlined) if len(outlined) else np.empty(0)
-    return {
-        **evaluate(answers.labels, answers.predicted, answers.scores),
-        **(score_maps(maps, lab.dataset.masks[outlined]) if len(outlined) else {}),
-    }
+    if not len(outlined):
+        return {}
+    return lab.once(
+        f"validation places {classifier.answers_key}",
+        lambda: score_maps(classifier.attribution_maps(outlined), lab.dataset.masks[outlined]),
+    )

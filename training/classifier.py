@@ -88,6 +88,11 @@ class FittedClassifier:
     trained: bool  # now; False when it was found in the cache
     store: FeatureStore = field(repr=False)
 
+    @property
+    def answers_key(self) -> str:
+        """Of the training and what may change after it: equal keys, equal scores and maps."""
+        return f"{self.key} {self.spec.hyperparameters['flips']}"
+
     def scores(self, indices: np.ndarray) -> np.ndarray:
         """Log-odds of a tumour, float64 (k,), averaged over the flips."""
         images, device = self.store.dataset.images[indices], self.store.device
