@@ -98,7 +98,7 @@ QUICK = Effort(
     label="paper-quick",
     n_seeds=1,
     n_images=500,
-    generators={"vae": vae.QUICK, "gan": gan.QUICK},
+    generators={"vae": vae.GOOD, "gan": gan.QUICK},
     searches={
         "brain_cnn": Search(12, fixed=QUICK_CNN, ranges=CNN_RANGES, first=CNN_FIRST),
         "giaem": Search(20, fixed=QUICK_CVAE, first=GIAEM_FIRST),
