@@ -188,9 +188,8 @@ class BrainCNN(nn.Module):
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees, (b, d)."""
-        network = self.answering
-        return network.embed(network.convolutions(self._looks(x))).float()
+        """What distances between images are measured in, (b, d)."""
+        return self.answering.features(self._looks(x)).float()
 
     def attribution_map(self, x: Tensor) -> Tensor:
         """Where the network sees a tumour, >= 0, of x's size: integrated gradients, smoothed.
@@ -238,6 +237,10 @@ class _Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.embed(self.convolutions(x)))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer sees."""
+        return self.embed(self.convolutions(x))
 
 
 class SmallNetwork(_Network):
@@ -289,6 +292,10 @@ class PretrainedNetwork(_Network):
             nn.Flatten(),
         )
         self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(128, 2))
+
+    def features(self, x: Tensor) -> Tensor:
+        """The mean of each of the blocks' maps; what follows knows tumours and little else."""
+        return self.convolutions(x).mean((2, 3))
 
 
 class _Evaluated(nn.Sequential):

@@ -7,10 +7,10 @@ each trial trains a network, and its epochs report to Hyperband.
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import HyperbandPruner
 
-from models.brain_cnn import PAPER, PRETRAINED, PRETRAINED_SCHEDULE
+from models.brain_cnn import PAPER
 from studies.classification import classifier_study
 from studies.space import When
-from training.classifier import ClassifierSpec
+from training.classifier import PRETRAINED, ClassifierSpec
 
 MOST_EPOCHS = 40
 # What the paper's network needs whatever is searched: its size, and no average of its weights.
@@ -29,7 +29,7 @@ SPACE = {
 DEFAULTS = ClassifierSpec().complete().hyperparameters | {"threshold": 0.5}
 SMALL = {name: DEFAULTS[name] for name in SPACE}
 FIRST = (
-    {**SMALL, **PRETRAINED, **PRETRAINED_SCHEDULE},
+    {**SMALL, **PRETRAINED},
     SMALL,
     {**SMALL, "image_size": 32},  # where generated images are blurred
 )

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from models.backbones import LITE, is_installed
 from studies.study import Lab
-from training.classifier import ClassifierSpec, fit_classifier
+from training.classifier import PRETRAINED, ClassifierSpec, fit_classifier
 from training.fidelity import Comparison, Judge, classifier_judge, lite_judge, variety
 from training.generator import FittedGenerator, GeneratorSpec
 from training.generator_bundle import CLASSES, GeneratorBundle
@@ -98,12 +99,15 @@ class Real:
 
 
 def classifier_of_split(lab: Lab) -> Judge:
-    """What a classifier of the real training split sees; trained at most once for each split."""
+    """What a classifier of the real training split sees; trained at most once for each split.
+
+    One that begins with pretrained weights, where they are installed.
+    """
 
     def on_train() -> None:
         lab.store.say("Training the classifier whose features judge the samples, once ...")
 
-    spec = ClassifierSpec(seed=lab.seed)
+    spec = ClassifierSpec(PRETRAINED if is_installed(LITE) else {}, lab.seed)
     fitted = fit_classifier(spec, lab.splits, lab.store, precision=lab.precision, on_train=on_train)
     return classifier_judge(fitted.network, lab.device)
 

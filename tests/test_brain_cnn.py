@@ -37,12 +37,12 @@ def pretrained(**hyperparameters) -> brain_cnn.BrainCNN:
         return build(**PRETRAINED | {"image_size": 32} | hyperparameters)
 
 
-@pytest.mark.parametrize("network", [module, pretrained, paper])
-def test_logits_features_and_attribution_maps_have_their_shapes(network):
+@pytest.mark.parametrize(("network", "n_features"), [(module, 64), (pretrained, 112), (paper, 128)])
+def test_logits_features_and_attribution_maps_have_their_shapes(network, n_features):
     x, _ = slices(2)
     network = network().eval()
     assert network(x).shape == (2, 2)
-    assert network.features(x).shape == (2, network.answering.classify[-1].in_features)
+    assert network.features(x).shape == (2, n_features)
     maps = network.attribution_map(x)
     assert maps.shape == x.shape
     assert maps.min() >= 0

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from models import gan, vae
+from training import generator
 from training.cache import Cache
 from training.generator import (
     GeneratorFailed,
@@ -174,13 +175,19 @@ def test_samples_are_shown_on_the_way_at_the_same_noise_and_kept(cache):
     assert np.abs(again - shown[fitted.best_epoch]).max() <= 1
 
 
-def test_a_long_training_is_looked_at_ten_times_and_at_its_ends(cache):
+@pytest.fixture
+def of_any_contrast(monkeypatch):
+    """Let the judge see what a hardly trained generator makes."""
+    monkeypatch.setattr(generator, "EMPTY_CONTRAST", 0.0)
+
+
+def test_a_long_training_is_looked_at_ten_times_and_at_its_ends(cache, of_any_contrast):
     shown = []
     train(cache, n_epochs=25, patience=25, on_samples=lambda epoch, _: shown.append(epoch))
     assert shown == [1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 25]
 
 
-def test_the_judge_chooses_the_epoch_of_a_gan(cache):
+def test_the_judge_chooses_the_epoch_of_a_gan(cache, of_any_contrast):
     judge = Brightness([0.4, 0.1, 0.3, 0.2])
     fitted = train(cache, "gan", judge=judge)
     assert fitted.best_epoch == 2
@@ -188,10 +195,28 @@ def test_the_judge_chooses_the_epoch_of_a_gan(cache):
     np.testing.assert_array_equal(fitted.sample(200, seed=0), judge.seen[1])
 
 
-def test_between_two_looks_the_last_measure_stands(cache):
+def test_between_two_looks_the_last_measure_stands(cache, of_any_contrast):
     judge = Brightness([float(look) for look in range(14)])
     fitted = train(cache, "gan", n_epochs=25, patience=25, judge=judge)
     assert [epoch["val_kid"] for epoch in fitted.history[:6]] == [0, 1, 1, 2, 2, 3]
+
+
+def test_an_epoch_of_empty_images_is_never_the_best(cache, monkeypatch):
+    class Emptied(gan.GAN):
+        """Makes images of one grey, each another, in its first epoch."""
+
+        def begin_epoch(self, epoch, n_epochs):
+            self.epoch = epoch
+
+        def generate(self, z):
+            flat = torch.sigmoid(z[:, :1, None, None]).expand(-1, 1, 128, 128)
+            return flat if self.epoch == 1 else as_input(torch.from_numpy(squares(len(z))))
+
+    monkeypatch.setattr(gan, "GAN", Emptied)
+    fitted = train(cache, "gan", judge=Brightness([0.3, 0.2, 0.1]))
+    assert [epoch["val_kid"] for epoch in fitted.history] == [generator.WORST_KID, 0.3, 0.2, 0.1]
+    assert fitted.history[0]["sample_spread"] > generator.COLLAPSED_SPREAD
+    assert fitted.best_epoch == 4
 
 
 def test_without_a_judge_the_last_epoch_of_a_gan_is_kept(cache):

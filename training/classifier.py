@@ -31,6 +31,7 @@ WATCHED = "val_misranked"  # the share of pairs of a tumour and a healthy image 
 AFTER_FIT = ("flips",)  # may change without another training
 # The paper's: every image counts once, and is seen once.
 PAPER = brain_cnn.PAPER | brain_cnn.PAPER_SCHEDULE | {"group_power": 1.0, "flips": "none"}
+PRETRAINED = brain_cnn.PRETRAINED | brain_cnn.PRETRAINED_SCHEDULE
 
 
 @dataclass(frozen=True)

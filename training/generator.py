@@ -29,8 +29,10 @@ LOOKS = 10  # times that samples are looked at during a training
 JUDGED = 200  # samples at each look; our choice: enough to rank epochs by
 SHOWN = 16  # of them are kept as pictures
 BATCH = 64  # images made at a time, which bounds the memory
-# Our choice: samples differ from one another by less than this share of what real images do.
-COLLAPSED_SPREAD = 0.02
+# Our choice: samples differ from one another, or their pixels do, by less than this share of what
+# real images show. Such samples are given a distance beyond any that is measured.
+COLLAPSED_SPREAD, EMPTY_CONTRAST = 0.02, 0.1
+WORST_KID = 1e4
 
 
 class GeneratorFailed(TrainingError):
@@ -195,7 +197,7 @@ class _Fit:
             raise GeneratorFailed(str(error)) from error
         network.eval()
         self._learn_prior(network)
-        _check_variety(self._spread(self._samples(network)), "the best")
+        self._check(self._samples(network), "the best epoch")
         return network, training._replace(seconds=time.perf_counter() - started)
 
     @property
@@ -231,17 +233,31 @@ class _Fit:
         self.pictures[str(self.epoch)] = samples[:SHOWN]
         if self.on_samples:
             self.on_samples(self.epoch, samples[:SHOWN])
-        measured = {"sample_spread": self._spread(samples)}
+        measured = self._variety(samples)
         if 2 * self.epoch > self.spec.hyperparameters["n_epochs"]:  # earlier it may be untrained
-            _check_variety(measured["sample_spread"], f"epoch {self.epoch}")
-        return measured | (self.judge(samples) if self.judge else {})
+            self._check(samples, f"epoch {self.epoch}")
+        if not self.judge:
+            return measured
+        if _fault(measured):  # a judge of tumours may well take an empty image for a healthy one
+            return measured | {"val_kid": WORST_KID}
+        return measured | self.judge(samples)
 
     def _samples(self, network: nn.Module) -> np.ndarray:
         return as_images(network, _latent(network, JUDGED, self.spec.seed), self.device)
 
-    def _spread(self, samples: np.ndarray) -> float:
-        """How much samples differ from one another, real images being 1."""
-        return float(samples.std(axis=0).mean() / max(self.images.std(axis=0).mean(), 1e-6))
+    def _variety(self, samples: np.ndarray) -> dict[str, float]:
+        """How much samples differ from one another, and their pixels, real images being 1."""
+        return {
+            "sample_spread": _ratio(samples.std(axis=0), self.images.std(axis=0)),
+            "sample_contrast": _ratio(samples.std(axis=(1, 2)), self.images.std(axis=(1, 2))),
+        }
+
+    def _check(self, samples: np.ndarray, which: str) -> None:
+        if fault := _fault(self._variety(samples)):
+            raise GeneratorFailed(
+                f"The generator collapsed: samples of {which} {fault}. Lower its learning rate, or "
+                "train it longer."
+            )
 
     def _learn_prior(self, network: nn.Module) -> None:
         if hasattr(network, "learn_prior"):
@@ -269,12 +285,18 @@ def _check_images(images: np.ndarray, val_images: np.ndarray) -> None:
             )
 
 
-def _check_variety(spread: float, which: str) -> None:
+def _fault(variety: dict[str, float]) -> str:
+    """What is wrong with samples of this variety; nothing where they may be slices."""
+    spread, contrast = variety["sample_spread"], variety["sample_contrast"]
     if spread < COLLAPSED_SPREAD:
-        raise GeneratorFailed(
-            f"The generator collapsed: samples of {which} differ from one another by "
-            f"{spread:.3f} of what real images do. Lower its learning rate, or train it longer."
-        )
+        return f"differ from one another by {spread:.3f} of what real images do"
+    if contrast < EMPTY_CONTRAST:
+        return f"have {contrast:.3f} of the contrast of real images"
+    return ""
+
+
+def _ratio(made: np.ndarray, real: np.ndarray) -> float:
+    return float(made.mean() / max(real.mean(), 1e-6))
 
 
 def _latent(network: nn.Module, n: int, seed: int) -> Tensor:
