@@ -107,13 +107,13 @@ QUICK = Effort(
         "image_kmeans": Search(8, fixed=QUICK_CVAE, first=KMEANS_FIRST),
     },
     seconds={
-        "vae": 60.0,
-        "gan": 70.0,
-        "brain_cnn": 100.0,
+        "vae": 70.0,
+        "gan": 65.0,
+        "brain_cnn": 105.0,
         "giaem": 35.0,
-        "global_kmeans": 15.0,
-        "dbscan": 20.0,
-        "image_kmeans": 10.0,
+        "global_kmeans": 10.0,
+        "dbscan": 17.0,
+        "image_kmeans": 9.0,
     },
     probe=1.9,
 )
@@ -140,7 +140,7 @@ FULL = Effort(
     seconds={
         "vae": 90.0,
         "gan": 140.0,
-        "brain_cnn": 900.0,
+        "brain_cnn": 500.0,
         "giaem": 180.0,
         "global_kmeans": 50.0,
         "dbscan": 120.0,
