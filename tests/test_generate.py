@@ -26,6 +26,7 @@ from studies.study import StudyError, find_study
 from training.generator import GeneratorSpec
 
 TINY = {"image_size": 32, "base_channels": 4, "latent_dim": 8, "n_epochs": 3, "patience": 3}
+TINY |= {"batch_size": 8, "lr": 5e-3, "kl_weight": 1e-3}  # it learns more than one grey
 RECIPE = Recipe(GeneratorSpec("vae", TINY).complete(), "the values of a test")
 
 

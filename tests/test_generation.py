@@ -22,7 +22,8 @@ from training.data import split
 from training.features import FeatureStore
 from training.generator_bundle import GeneratorBundle
 
-TINY = {"n_epochs": 2, "patience": 2, "image_size": 32, "base_channels": 4, "batch_size": 32}
+TINY = {"n_epochs": 3, "patience": 3, "image_size": 32, "base_channels": 4, "batch_size": 8}
+TINY |= {"lr": 5e-3, "kl_weight": 1e-3}  # it learns more than one grey
 PRUNER = optuna.pruners.NopPruner()
 
 
@@ -119,7 +120,8 @@ def test_a_saved_bundle_makes_the_images_of_its_networks(study, lab, tmp_path):
     images = again.generate(labels, seeds)
     assert images.shape == (3, 128, 128) and images.dtype == np.uint8
     assert np.array_equal(images, bundle.generate(labels, seeds))
-    assert np.array_equal(images[2:], again.generate(labels[2:], seeds[2:]))
+    alone = again.generate(labels[2:], seeds[2:]).astype(int)  # rounded anew
+    assert np.abs(alone - images[2:]).max() <= 1
     assert not np.array_equal(images[0], images[1])
     with pytest.raises(ValueError, match=r"label must be one of \[0, 1\], got 2"):
         again.generate(np.array([2]), np.array([0]))

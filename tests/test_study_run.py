@@ -66,9 +66,12 @@ def study(images, root):
 @pytest.fixture(scope="module")
 def client(root):
     uri = f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    return MlflowClient(uri, uri)
+    with pytest.MonkeyPatch.context() as patch:  # MLflow writes them into the environment
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setenv("MLFLOW_REGISTRY_URI", uri)
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        yield MlflowClient(uri, uri)
 
 
 @pytest.fixture(scope="module")
