@@ -183,7 +183,12 @@ def make_paper(
 def open_board(
     settings: Settings, effort: Effort, seeds: list[int], rows: tuple[Row, ...]
 ) -> Board:
-    """The table with what is known of it so far."""
+    """The table with what is known of it so far; refuses images that are not real."""
+    if is_synthetic(source_folder(settings.data, settings.root)):
+        raise StudyError(
+            f"DATA={settings.data} holds generated images, and the table needs real ones to learn "
+            "from and to test on: say DATA=br35h, or name a folder of real slices."
+        )
     real = open_real(settings, seeds, say=print)
     alike = open_real(replace(settings, **AS_IN_PAPER), seeds, say=_silent)
     session = real["detector", settings.seed]

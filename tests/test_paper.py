@@ -223,6 +223,17 @@ def test_made_slices_stand_below_real_ones_of_other_groups(phantom, tmp_path):
         assert (below == value).all()
 
 
+def test_generated_images_are_no_data_to_fill_the_table_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VAR_DIR", str(tmp_path))
+    made = tmp_path / "synthetic" / "vae"
+    for name in ("yes", "no"):
+        (made / name).mkdir(parents=True)
+    (made / "manifest.json").write_text("{}")
+    assert main(["paper", "--data", str(made)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"DATA={made} holds generated images") and "\n" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
