@@ -197,7 +197,7 @@ class _Fit:
             raise GeneratorFailed(str(error)) from error
         network.eval()
         self._learn_prior(network)
-        self._check(self._samples(network), "the best epoch")
+        _check_variety(self._variety(self._samples(network)), "the best epoch")
         return network, training._replace(seconds=time.perf_counter() - started)
 
     @property
@@ -235,7 +235,7 @@ class _Fit:
             self.on_samples(self.epoch, samples[:SHOWN])
         measured = self._variety(samples)
         if 2 * self.epoch > self.spec.hyperparameters["n_epochs"]:  # earlier it may be untrained
-            self._check(samples, f"epoch {self.epoch}")
+            _check_variety(measured, f"epoch {self.epoch}")
         if not self.judge:
             return measured
         if _fault(measured):  # a judge of tumours may well take an empty image for a healthy one
@@ -251,13 +251,6 @@ class _Fit:
             "sample_spread": _ratio(samples.std(axis=0), self.images.std(axis=0)),
             "sample_contrast": _ratio(samples.std(axis=(1, 2)), self.images.std(axis=(1, 2))),
         }
-
-    def _check(self, samples: np.ndarray, which: str) -> None:
-        if fault := _fault(self._variety(samples)):
-            raise GeneratorFailed(
-                f"The generator collapsed: samples of {which} {fault}. Lower its learning rate, or "
-                "train it longer."
-            )
 
     def _learn_prior(self, network: nn.Module) -> None:
         if hasattr(network, "learn_prior"):
@@ -283,6 +276,14 @@ def _check_images(images: np.ndarray, val_images: np.ndarray) -> None:
             raise TrainingError(
                 f"A generator needs at least 2 {name} images of its class, got {len(given)}."
             )
+
+
+def _check_variety(variety: dict[str, float], which: str) -> None:
+    if fault := _fault(variety):
+        raise GeneratorFailed(
+            f"The generator collapsed: samples of {which} {fault}. Lower its learning rate, or "
+            "train it longer."
+        )
 
 
 def _fault(variety: dict[str, float]) -> str:
