@@ -20,10 +20,9 @@ from studies.settings import DEFAULT_DETECTOR, Settings, full_name, slug
 from studies.storage import open_storage
 from studies.study import Study, StudyError, known_studies
 from studies.table_report import Entry, Table, as_markdown, write_files
+from training.data.splits import PROTOCOLS
 from training.detector import detector_module, detectors
 from training.floors import Scored
-
-SPLITS = ("grouped", "paper")
 
 
 class Selection(NamedTuple):
@@ -104,7 +103,7 @@ def make_table(settings: Settings, selection: Selection) -> bool:
     """
     check_selection(selection)
     splits = open_splits(settings)
-    stem = settings.root / "reports" / table_name(splits[SPLITS[0]])
+    stem = settings.root / "reports" / table_name(splits[PROTOCOLS[0]])
     board = Board(splits, open_storage(settings.storage_url), stem)
     cells = list(board.cells.values())
     left = [cell for cell in cells if selection.holds(cell) and not cell.is_done]
@@ -122,12 +121,12 @@ def open_splits(settings: Settings) -> dict[str, Session]:
     """A session a split; the data is told of once."""
     settings = replace(settings, detector=DEFAULT_DETECTOR)
     study = head_studies()[0]
-    tell = {SPLITS[0]: print}
+    tell = {PROTOCOLS[0]: print}
     return {
         split: open_session(
             study, replace(settings, split=split), say=tell.get(split, lambda _: None)
         )
-        for split in SPLITS
+        for split in PROTOCOLS
     }
 
 
