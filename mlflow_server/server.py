@@ -1,27 +1,19 @@
 """The tracking server for one's own machine: started, waited for, and gone when it is stopped.
 
-Owns the server's process and the addresses of its pages. Does not know which of them are worth
+Owns the server's command and the addresses of its pages. Does not know which of them are worth
 opening: the caller gives the links.
 """
 
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import quote
 
 import requests
 
 from mlflow_server.connection import TrackingError, connect, is_server
-
-STARTS_WITHIN = 120.0  # seconds; it takes 10 to 20 on two cores
-STOPS_WITHIN = 10.0
+from mlflow_server.process import is_taken, server_process, wait_until_ready
 
 # Without the first, a runner with six consumers takes 2 GB more.
 SERVER_SETTINGS = {
@@ -74,15 +66,16 @@ def serve(
         say(f"MLFLOW_TRACKING_URI is a server already: {tracking_uri}")
         return _say_links(tracking_uri, links, say)
     base = f"http://{host}:{port}"
-    if _taken(host, port):
+    if is_taken(host, port):
         if _born(base) != client.get_experiment("0").creation_time:
             raise TrackingError(f"Port {port} is in use by another program: try `PORT={port + 1}`.")
         say(f"MLflow runs already: {base}")
         return _say_links(base, links, say)
     log = Path(artifact_root).resolve().parent / "server.log"
     say(f"MLflow starts on {base} (10 to 20 seconds; its log is {log})")
-    with _server_process(_command(tracking_uri, artifact_root, host, port), log) as process:
-        _wait_until_ready(process, base, log)
+    command = _command(tracking_uri, artifact_root, host, port)
+    with server_process(command, log, settings=SERVER_SETTINGS) as process:
+        wait_until_ready(process, lambda: _born(base) is not None, "The MLflow server", log)
         say(f"MLflow is ready: {base} (Ctrl-C stops it)")
         _say_links(base, links, say)
         process.wait()
@@ -103,85 +96,6 @@ def _command(tracking_uri: str, artifact_root: Path, host: str, port: int) -> li
         *("--serve-artifacts", "--artifacts-destination", Path(artifact_root).resolve().as_uri()),
         *("--host", host, "--port", str(port), "--workers", "1"),
     ]
-
-
-@contextmanager
-def _server_process(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """The server in a process group of its own, which ends with this block, however it is left."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as output, _signals_as_ctrl_c():
-        process = subprocess.Popen(
-            command,
-            env=os.environ | SERVER_SETTINGS,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        except KeyboardInterrupt:
-            pass
-        finally:
-            _stop_group(process)
-
-
-def _stop_group(process: subprocess.Popen) -> None:
-    """Ask the server and its worker to end, and do not leave before they have."""
-    for wish in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, wish)
-        except ProcessLookupError:
-            break
-        deadline = time.monotonic() + STOPS_WITHIN
-        while _group_lives(process) and time.monotonic() < deadline:
-            time.sleep(0.05)
-    process.wait()
-
-
-def _group_lives(process: subprocess.Popen) -> bool:
-    process.poll()  # a child that has ended counts until it is asked after
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-@contextmanager
-def _signals_as_ctrl_c() -> Iterator[None]:
-    """A closed terminal or a plain `kill` must stop the server too."""
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _wait_until_ready(process: subprocess.Popen, base: str, log: Path) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            last = (log.read_text().strip().splitlines() or ["nothing in its log"])[-1]
-            raise TrackingError(f"The MLflow server did not start ({last}): its log is {log}.")
-        if _born(base) is not None:
-            return
-        time.sleep(0.2)
-    raise TrackingError(f"The MLflow server is not ready after {STARTS_WITHIN:.0f} s: see {log}.")
-
-
-def _taken(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return True
-    return False
 
 
 def _born(base: str) -> int | None:
