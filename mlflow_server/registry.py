@@ -1,15 +1,19 @@
 """Models that hold everything from the image to the answer: logged to a run, and registered.
 
-Owns how a folder becomes an MLflow model without pickle, and which version of a name it is.
-Knows neither what is in the folder nor which model deserves to be registered.
+Owns how a folder becomes an MLflow model without pickle, which version of a name it is, and that
+what is loaded are the files that were logged. Knows neither what is in the folder nor which model
+deserves to be registered.
 """
 
+import hashlib
 import os
 import re
+import shutil
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import NamedTuple
 
 import mlflow
@@ -17,14 +21,17 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from mlflow_server import pyfunc_generator, pyfunc_model
-from mlflow_server.connection import TrackingError, connect, tracking_errors
+from mlflow_server.connection import TrackingError, connect, first_line, tracking_errors
 
 NO_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
+DIGEST = "sha256"  # tag of a logged model and of its versions: the digest of its files
+WRITTEN_BY_A_DOWNLOAD = "registered_model_meta"  # MLflow adds it to a copy, saying whose it is
 
 
 def image_signature() -> ModelSignature:
@@ -114,8 +121,27 @@ def log_model(
                 metadata=dict(metadata),
             )
             client.log_model_artifacts(made.model_id, str(Path(scratch) / "model"))
+            digest = digest_files(Path(scratch) / "model")
+            client.set_logged_model_tags(made.model_id, {DIGEST: digest})
         client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
     return f"models:/{made.model_id}"
+
+
+class Version(NamedTuple):
+    """A registered version: a name, its number, and what is written of it."""
+
+    name: str
+    number: str
+    run_id: str
+    tags: dict[str, str]
+    aliases: list[str]
+    description: str
+    model_uri: str  # the logged model that it is
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        return f"models:/{self.name}/{self.number}"
 
 
 def register(
@@ -134,37 +160,157 @@ def register(
     client = connect(tracking_uri)
     with tracking_errors(f"Registering {model_uri} as {name}"):
         model = client.get_logged_model(model_uri.removeprefix("models:/"))
+        digest = model.tags.get(DIGEST) or _stored_digest(model.artifact_location)
         version = _version_of(client, name, model)
         if version is None:
+            tags = {**tags, DIGEST: digest}
             version = _create_version(client, name, model, tags, description)
+        elif DIGEST not in client.get_model_version(name, version).tags:
+            client.set_model_version_tag(name, version, DIGEST, digest)
         client.set_registered_model_alias(name, alias, version)
         return version
 
 
-def load_model(tracking_uri: str, uri: str) -> mlflow.pyfunc.PyFuncModel:
-    """The model at `models:/<name>@<alias>` or `models:/<id>`; one with pickle in it is refused.
+def set_alias(tracking_uri: str, name: str, alias: str, number: str) -> None:
+    """Point an alias to a version that there is."""
+    client = connect(tracking_uri)
+    with tracking_errors(f"Setting {name}@{alias} to version {number}"):
+        client.set_registered_model_alias(name, alias, number)
 
-    MLflow looks such addresses up where the process points to: `tracking_uri` from here on.
-    """
-    connect(tracking_uri)
-    mlflow.set_tracking_uri(tracking_uri)
-    with tracking_errors(f"Loading {uri}"), _pickle_refused():
-        return mlflow.pyfunc.load_model(uri)
+
+def annotate(
+    tracking_uri: str, version: Version, *, tags: Mapping[str, str], description: str | None = None
+) -> None:
+    """Write tags, and a description if there is one, on a version."""
+    client = connect(tracking_uri)
+    with tracking_errors(f"Writing on {version.uri}"):
+        for key, value in tags.items():
+            client.set_model_version_tag(version.name, version.number, key, value)
+        if description is not None:
+            client.update_model_version(version.name, version.number, description)
+
+
+def find_version(tracking_uri: str, uri: str) -> Version:
+    """The version at `models:/<name>@<alias>` or `models:/<name>/<version>`."""
+    client = connect(tracking_uri)
+    with tracking_errors(f"Looking for {uri}"):
+        return _as_version(_model_version(client, uri))
+
+
+def aliased(tracking_uri: str, alias: str) -> list[str]:
+    """The names of the registered models that have this alias, sorted."""
+    client = connect(tracking_uri)
+    names, token = [], None
+    with tracking_errors("Listing the registered models"):
+        while True:
+            page = client.search_registered_models(page_token=token)
+            names += [model.name for model in page if alias in model.aliases]
+            token = page.token
+            if not token:
+                return sorted(names)
 
 
 def version_tags(tracking_uri: str, uri: str) -> dict[str, str]:
     """The tags of the version at `models:/<name>@<alias>` or `models:/<name>/<version>`."""
-    named = re.fullmatch(r"models:/([^@/]+)([@/])(.+)", uri)
+    return find_version(tracking_uri, uri).tags
+
+
+def fetch_model(tracking_uri: str, uri: str, to: Path) -> Path:
+    """Copy a model's files to `to`/model; files that are not those that were logged are refused.
+
+    `uri` is `models:/<name>@<alias>`, `models:/<name>/<version>` or `models:/<id>`. MLflow looks
+    such addresses up where the process points to: `tracking_uri` from here on.
+    """
+    client = connect(tracking_uri)
+    mlflow.set_tracking_uri(tracking_uri)
+    with tracking_errors(f"Loading {uri}"):
+        exact, digest = _resolve(client, uri)
+        if digest is None:
+            raise TrackingError(
+                f"{uri} has no digest of its files, so that they cannot be checked: it was logged "
+                "by something else, or before there were digests. `make study` registers its "
+                "winner with one."
+            )
+        folder = to / "model"
+        folder.mkdir(parents=True)
+        mlflow.artifacts.download_artifacts(exact, dst_path=str(folder))
+    if digest_files(folder) != digest:
+        shutil.rmtree(folder)
+        raise TrackingError(
+            f"The files of {uri} are not those that were logged (their digest is another): they "
+            "were damaged or tampered with. Restore them from a backup, or register another model."
+        )
+    return folder
+
+
+def load_model(tracking_uri: str, uri: str) -> mlflow.pyfunc.PyFuncModel:
+    """The model at an address that `fetch_model` takes; one with pickle in it is refused."""
+    scratch = Path(mkdtemp(prefix="model-"))
+    try:
+        folder = fetch_model(tracking_uri, uri, scratch)
+        with _pickle_refused():
+            model = mlflow.pyfunc.load_model(str(folder))
+    except Exception as error:  # a model's own code runs, and may raise anything
+        shutil.rmtree(scratch)
+        if isinstance(error, TrackingError):
+            raise
+        raise TrackingError(f"Loading {uri} failed: {first_line(error)}") from error
+    except BaseException:
+        shutil.rmtree(scratch)
+        raise
+    # what the model's code has not read yet must stay as long as the model does
+    weakref.finalize(model, shutil.rmtree, scratch, ignore_errors=True)
+    return model
+
+
+def digest_files(folder: Path) -> str:
+    """The sha256 over names and contents of all files in a folder, as 64 hex characters."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.name == WRITTEN_BY_A_DOWNLOAD:
+            continue
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def _stored_digest(artifact_location: str) -> str:
+    with TemporaryDirectory() as scratch:
+        folder = mlflow.artifacts.download_artifacts(artifact_location, dst_path=scratch)
+        return digest_files(Path(folder))
+
+
+def _resolve(client: MlflowClient, uri: str) -> tuple[str, str | None]:
+    """The exact address of a model, and the digest that its files must have."""
+    if re.fullmatch(r"models:/m-\w+", uri):
+        return uri, client.get_logged_model(uri.removeprefix("models:/")).tags.get(DIGEST)
+    version = _as_version(_model_version(client, uri))
+    return version.uri, version.tags.get(DIGEST)
+
+
+def _model_version(client: MlflowClient, uri: str) -> ModelVersion:
+    named = re.fullmatch(r"models:/([^@/]+)([@/])([^@/]+)", uri)
     if named is None:
         raise TrackingError(
             f"MODEL must be models:/<name>@<alias> or models:/<name>/<version>, got {uri}."
         )
     name, mark, which = named.groups()
-    client = connect(tracking_uri)
-    with tracking_errors(f"Looking for {uri}"):
-        if mark == "@":
-            return dict(client.get_model_version_by_alias(name, which).tags)
-        return dict(client.get_model_version(name, which).tags)
+    if mark == "@":
+        return client.get_model_version_by_alias(name, which)
+    return client.get_model_version(name, which)
+
+
+def _as_version(found: ModelVersion) -> Version:
+    return Version(
+        name=found.name,
+        number=str(found.version),
+        run_id=found.run_id,
+        tags=dict(found.tags),
+        aliases=list(found.aliases),
+        description=found.description or "",
+        model_uri=f"models:/{found.model_id}",
+    )
 
 
 def _logged_model(client: MlflowClient, run: Run, name: str) -> LoggedModel | None:

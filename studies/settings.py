@@ -12,6 +12,8 @@ from training.generator import generators
 DEFAULT_DETECTOR = "brain_cvae"
 SEARCHED_DETECTOR = "search"
 DEFAULT_GENERATOR = "vae"
+CHAMPIONS = "tumor-detector"  # the registered model that gathers the champions of all studies
+CHAMPION = f"models:/{CHAMPIONS}@champion"
 REAL = "real"
 TRAIN_ON = (REAL, "synthetic", "mixed")
 
