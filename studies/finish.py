@@ -30,6 +30,7 @@ from training.floors import FLOORS, Scored, evaluate_scored, floors
 from training.localization import Localization
 from training.metrics import evaluate
 
+ANSWERS, FLOOR_ANSWERS = "test_answers.csv", "floor_answers.csv"  # files of the parent run
 TEST_LOOKS = "test_looks"  # a study's user attribute: the trials that were scored on test
 GRID = np.linspace(0, 1, 100)  # the paper's grid of both GIAEM parameters
 
@@ -94,7 +95,8 @@ class Decision:
         for caption, grid in self.grids.items():
             grid.save(folder / f"{caption.lower().replace(' ', '_')}.png")
         if self.answers:
-            (folder / "test_answers.csv").write_bytes(self.answers.read_bytes())
+            (folder / ANSWERS).write_bytes(self.answers.read_bytes())
+            floor_table(self.answers, self.floors).to_csv(folder / FLOOR_ANSWERS, index=False)
 
 
 def conclude(session: Session, search: optuna.Study) -> Decision:
@@ -189,6 +191,16 @@ def read_answers(name: str, path: Path) -> Scored:
     table = pd.read_csv(path)
     columns = (table[column].to_numpy() for column in ("label", "group", "score", "predicted"))
     return evaluate_scored(name, *columns)
+
+
+def floor_table(answers: Path, beside: list[Scored]) -> pd.DataFrame:
+    """The floors' answers to the images of a file of answers: columns `floor` and as there."""
+    files = pd.read_csv(answers, usecols=["file"])
+    tables = [
+        pd.concat([files, as_answers(scored)], axis=1).assign(floor=scored.name)
+        for scored in beside
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def count_look(search: optuna.Study, trial: FrozenTrial) -> None:

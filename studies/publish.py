@@ -2,11 +2,14 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import optuna
 
 from mlflow_server.registry import register
+from studies.finish import ANSWERS, FLOOR_ANSWERS
 from studies.provenance import installed_packages
 from studies.record import Record
 from studies.session import Session
@@ -14,6 +17,9 @@ from studies.space import widest
 from studies.storage import begun
 from studies.study import Conclusion
 from training.data.splits import manifest_with_splits
+
+TEST_SPLIT = "test_split"  # tag: which test images a run or version was scored on
+TEST_FOLDER = "test"  # below a trial's artifacts: its answers and the floors' on test
 
 
 def draw_report(session: Session, search: optuna.Study, conclusion: Conclusion) -> Path:
@@ -50,6 +56,15 @@ def write_evidence(session: Session, conclusion: Conclusion, report: Path, folde
     conclusion.write(folder)
 
 
+def keep_answers(record: Record, trial: int, evidence: Path) -> None:
+    """Log the answers on test with their trial too: the parent run holds the last winner's."""
+    with TemporaryDirectory() as scratch:
+        found = [evidence / name for name in (ANSWERS, FLOOR_ANSWERS)]
+        for path in filter(Path.exists, found):
+            shutil.copy(path, scratch)
+        record.tracking.log_artifacts(record.published[trial], Path(scratch), TEST_FOLDER)
+
+
 def register_winner(session: Session, record: Record, conclusion: Conclusion) -> str:
     """Register the winner's model as a version of the study's name, alias `candidate`."""
     best = conclusion.best
@@ -63,6 +78,8 @@ def register_winner(session: Session, record: Record, conclusion: Conclusion) ->
         alias="candidate",
         tags={
             **session.tags(),
+            TEST_SPLIT: session.test_split,
+            "kind": session.study.kind,
             "study": session.name,
             "trial": str(best.number),
             "run_id": record.published[best.number],

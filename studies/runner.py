@@ -20,8 +20,15 @@ import models
 import training
 from mlflow_server import Tracking, TrackingError
 from mlflow_server.registry import makes, tells
+from studies.finish import TEST_LOOKS, test_looks
 from studies.progress import show_markdown, show_progress
-from studies.publish import draw_report, register_winner, write_evidence
+from studies.publish import (
+    TEST_SPLIT,
+    draw_report,
+    keep_answers,
+    register_winner,
+    write_evidence,
+)
 from studies.record import ModelFormat, Record
 from studies.session import Session, open_session
 from studies.settings import Settings
@@ -138,29 +145,46 @@ def finish(
         print(f"{len(owed)} trials wait for MLflow ({record.away}). The next run publishes them.")
         return
     version = register_winner(session, record, conclusion) if conclusion.best else None
-    close(session, record, conclusion, report, interrupted=interrupted)
+    close(session, search, record, conclusion, report, interrupted=interrupted)
     if version:
         print(f"Registered: models:/{session.slug}@candidate (version {version})")
     print("Browse: make ui")
 
 
 def close(
-    session: Session, record: Record, conclusion: Conclusion, report: Path, *, interrupted: bool
+    session: Session,
+    search: optuna.Study,
+    record: Record,
+    conclusion: Conclusion,
+    report: Path,
+    *,
+    interrupted: bool,
 ) -> None:
     """End the parent run with its files, metrics and note."""
     folder = session.folder / "evidence"
     write_evidence(session, conclusion, report, folder)
     record.tracking.log_artifacts(record.parent_id, folder)
     best = conclusion.best
+    if best:
+        keep_answers(record, best.number, folder)
     record.tracking.close_study(
         record.parent_id,
         status="KILLED" if interrupted else "FINISHED",
         metrics=({session.study.metric: best.value} if best else {}) | conclusion.metrics(),
-        tags={"best_trial": str(best.number), "best_run": record.published[best.number]}
-        if best
-        else {},
+        tags={
+            TEST_SPLIT: session.test_split,
+            TEST_LOOKS: str(len(test_looks(search))),
+            **winner_tags(record, best),
+        },
         note=conclusion.summary(),
     )
+
+
+def winner_tags(record: Record, best: FrozenTrial | None) -> dict[str, str]:
+    """Which trial a parent run's results are of."""
+    if best is None:
+        return {}
+    return {"best_trial": str(best.number), "best_run": record.published[best.number]}
 
 
 def open_record(session: Session, search: optuna.Study) -> Record | None:

@@ -23,7 +23,7 @@ from studies.settings import (
 )
 from studies.space import describe
 from studies.study import Lab, Study, StudyError, find_study
-from training.cache import Cache
+from training.cache import Cache, make_key
 from training.data import Dataset, Splits, leaks_by_class, load, split
 from training.data.join import join
 from training.data.synthetic import SyntheticSet, is_synthetic, read_synthetic
@@ -79,6 +79,12 @@ class Session:
     def real_splits(self) -> Splits:
         """Their split: also what a generator was fitted on, where there is one."""
         return self.joined.splits if self.joined else self.lab.splits
+
+    @property
+    def test_split(self) -> str:
+        """The test images as one word: studies with the same one were scored on the same images."""
+        checksums = self.real.manifest["sha256"].to_numpy()[self.real_splits.test]
+        return make_key(images=sorted(checksums.tolist()))[:12]
 
     def specification(self) -> dict[str, Any]:
         """What must stay the same for trials to be comparable."""

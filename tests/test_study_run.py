@@ -30,6 +30,7 @@ from studies.settings import Settings
 from studies.study import Study, StudyError, find_study
 from studies.trial_model import load_trial_model
 from training.data import load, phantom
+from training.floors import FLOORS
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +117,20 @@ def test_the_parent_run_keeps_the_evidence(finished, client):
     assert {entry.dataset.digest for entry in parent.inputs.dataset_inputs} == {
         parent.data.tags["data_digest"]
     }
+
+
+def test_answers_on_test_and_those_of_the_floors_stay_with_the_winning_trial(finished, client):
+    parent, _ = runs_of(client, "giaem (slices)")
+    version = client.get_model_version_by_alias("giaem-slices", "candidate")
+    assert version.run_id == parent.data.tags["best_run"]
+    answers = pd.read_csv(client.download_artifacts(version.run_id, "test/test_answers.csv"))
+    beside = pd.read_csv(client.download_artifacts(version.run_id, "test/floor_answers.csv"))
+    for _, floor in beside.groupby("floor"):
+        columns = ["file", "label", "group"]
+        assert floor[columns].to_numpy().tolist() == answers[columns].to_numpy().tolist()
+    assert set(beside.floor) == set(FLOORS)
+    assert version.tags["test_split"] == parent.data.tags["test_split"]
+    assert int(parent.data.tags["test_looks"]) >= 1
 
 
 def test_one_run_holds_the_weights_and_the_others_link_to_it(finished, client):
