@@ -17,7 +17,8 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # VARIABLE=value on make's command line becomes --variable value of the program.
-option = $(if $($(1)),--$(2) '$($(1))')
+quoted = '$(subst ','\'',$(1))'
+option = $(if $($(1)),--$(2) $(call quoted,$($(1))))
 STUDY_OPTIONS = $(call option,TRIALS,trials) $(call option,TIMEOUT,timeout) $(call option,SEED,seed) \
 	$(call option,DATA,data) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
 	$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,LABEL,label) \
@@ -64,6 +65,20 @@ external: $(VENV)/ready ## Try a registered model on other images: DATA=<folder>
 	@$(RUN) -m studies external '$(DATA)' $(call option,MODEL,model) $(call option,STUDY,study) \
 		$(call option,SEED,seed) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
 		$(call option,DETECTOR,detector) $(call option,LABEL,label)
+
+.PHONY: promote
+promote: $(VENV)/ready ## Make a study's best model the champion, if the gate lets it: STUDY= [ALIAS=champion] [FORCE="reason"]
+	@$(RUN) -m studies promote $(call quoted,$(STUDY)) $(call option,MODEL,model) $(call option,ALIAS,alias) \
+		$(call option,RECALL_FLOOR,recall-floor) $(call option,SPECIFICITY_FLOOR,specificity-floor) \
+		$(call option,RECALL_MARGIN,recall-margin) $(call option,FORCE,force)
+
+.PHONY: rollback
+rollback: $(VENV)/ready ## Put the champion before the present one back: [ALIAS=champion] [WHY="reason"]
+	@$(RUN) -m studies rollback $(call option,ALIAS,alias) $(call option,WHY,why)
+
+.PHONY: history
+history: $(VENV)/ready ## List every decision about champions [JSON=1]
+	@$(RUN) -m studies history $(call option,JSON,json)
 
 .PHONY: studies
 studies: $(VENV)/ready ## List the studies, a line each

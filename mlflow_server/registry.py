@@ -153,10 +153,16 @@ def register(
     tags: Mapping[str, str],
     description: str,
 ) -> str:
-    """Give a logged model the next version of `name`, and the alias to that version.
+    """Give a logged model a version of `name`, as `add_version` does, and the alias to it."""
+    number = add_version(tracking_uri, model_uri, name, tags=tags, description=description)
+    set_alias(tracking_uri, name, alias, number)
+    return number
 
-    A model that has a version of this name keeps it.
-    """
+
+def add_version(
+    tracking_uri: str, model_uri: str, name: str, *, tags: Mapping[str, str], description: str
+) -> str:
+    """Give a logged model the next version of `name`; one that has a version there keeps it."""
     client = connect(tracking_uri)
     with tracking_errors(f"Registering {model_uri} as {name}"):
         model = client.get_logged_model(model_uri.removeprefix("models:/"))
@@ -167,7 +173,6 @@ def register(
             version = _create_version(client, name, model, tags, description)
         elif DIGEST not in client.get_model_version(name, version).tags:
             client.set_model_version_tag(name, version, DIGEST, digest)
-        client.set_registered_model_alias(name, alias, version)
         return version
 
 
@@ -309,8 +314,14 @@ def _as_version(found: ModelVersion) -> Version:
         tags=dict(found.tags),
         aliases=list(found.aliases),
         description=found.description or "",
-        model_uri=f"models:/{found.model_id}",
+        model_uri=_logged_model_uri(found.source),
     )
+
+
+def _logged_model_uri(source: str) -> str:
+    """The logged model that lies there: a version does not keep its id."""
+    held = re.search(r"/models/(m-\w+)/", f"{source}/")
+    return f"models:/{held.group(1)}" if held else source
 
 
 def _logged_model(client: MlflowClient, run: Run, name: str) -> LoggedModel | None:

@@ -51,6 +51,14 @@ class DatasetUse(NamedTuple):
     n_images: int
 
 
+class TaggedRun(NamedTuple):
+    """A run by what is searched for."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str]
+
+
 @dataclass(frozen=True)
 class TrialRun:
     """All that is published of one trial. `history[0]` is epoch 1; None and NaN are left out."""
@@ -298,6 +306,19 @@ class Tracking:
             experiments = [found.experiment_id for found in self._experiments()]
             found = self._first(experiments, f"tags.`{tag}` = {_quoted(value)}")
             return found.info.run_id if found else None
+
+    def tagged_runs(self, experiment_ids: Sequence[str], tag: str) -> list[TaggedRun]:
+        """All runs of these experiments that have a tag, deleted ones left out."""
+        with tracking_errors(f"Looking for runs with {tag}"):
+            return [
+                TaggedRun(run.info.run_id, run.info.status, dict(run.data.tags))
+                for run in self._search(list(experiment_ids), f"tags.`{tag}` LIKE '%'")
+            ]
+
+    def add_run(self, experiment_id: str, name: str, *, tags: Mapping[str, str]) -> str:
+        """A new RUNNING run; `close_study` ends it."""
+        with tracking_errors(f"Opening the run {name}"):
+            return self._create_run(experiment_id, name, tags=tags)
 
     def tags(self, run_id: str) -> dict[str, str]:
         """A run's tags."""

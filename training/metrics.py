@@ -129,6 +129,23 @@ def recall_threshold(labels, scores, *, floor: float, groups=None) -> float:
     raise ValueError(_too_few(n, floor, counted="tumours" if groups is None else "tumour groups"))
 
 
+def recall_bound(labels, predicted, groups) -> tuple[float, int]:
+    """The lower 95 % bound of the recall over groups of near-copies, and how many groups it is of.
+
+    The bound of `recall_threshold`: Wilson's, of the mean over groups of the share found in each.
+    """
+    labels, predicted = np.asarray(labels) == 1, np.asarray(predicted) == 1
+    _, group, sizes = np.unique(np.asarray(groups)[labels], return_inverse=True, return_counts=True)
+    found = np.bincount(group, weights=predicted[labels]) / sizes
+    return wilson_lower(round(float(found.sum()), 9), len(sizes)), len(sizes)
+
+
+def groups_needed(floor: float) -> int:
+    """How many groups of tumours can show such a recall, if all of them are found."""
+    z = NormalDist().inv_cdf(0.975)
+    return math.ceil(z**2 * floor / (1 - floor))  # n / (n + z^2) is the bound when all are found
+
+
 def two_class_f1_threshold(labels, scores) -> float:
     """The threshold with the highest two-class F1 (`macro_f1`), midway between two scores.
 
@@ -157,11 +174,10 @@ def _found_at(scores, groups) -> tuple[np.ndarray, np.ndarray, int]:
 
 def _too_few(n: int, floor: float, *, counted: str) -> str:
     most = wilson_lower(n, n)
-    z = NormalDist().inv_cdf(0.975)
-    needed = math.ceil(z**2 * floor / (1 - floor))  # n / (n + z^2) is the bound when all are found
     return (
         f"{n} {counted} cannot show a recall of {floor:g}: with all of them found its lower bound "
-        f"is {most:.3f}. Lower the floor to that, or validate on at least {needed} {counted}."
+        f"is {most:.3f}. Lower the floor to that, or validate on at least {groups_needed(floor)} "
+        f"{counted}."
     )
 
 

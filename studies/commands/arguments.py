@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -87,6 +88,15 @@ def share(name: str) -> Callable[[str], float]:
         return value
 
     return convert
+
+
+def alias(text: str) -> str:
+    """A converter for ALIAS, as MLflow takes it."""
+    if not re.fullmatch(r"(?!v?\d+$)[\w-]+", text) or text == "latest":
+        raise argparse.ArgumentTypeError(
+            f"ALIAS must be letters, digits, _ and -, and no version or 'latest', got '{text}'."
+        )
+    return text
 
 
 def switch(name: str) -> Callable[[str], bool]:
