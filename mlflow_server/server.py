@@ -38,6 +38,11 @@ def run_url(base: str, experiment_id: str, run_id: str) -> str:
     return f"{base}/#/experiments/{experiment_id}/runs/{run_id}?{NOT_GENAI}"
 
 
+def artifact_url(base: str, experiment_id: str, run_id: str, path: str) -> str:
+    """One of a run's files, opened on its page."""
+    return f"{base}/#/experiments/{experiment_id}/runs/{run_id}/artifacts/{path}?{NOT_GENAI}"
+
+
 def compare_url(base: str, run_ids: Iterable[str], experiment_ids: Iterable[str]) -> str:
     """The parallel-coordinates plot of these runs; the UI grows slow above about 100.
 

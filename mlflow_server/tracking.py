@@ -105,6 +105,11 @@ class Tracking:
                 self._client.restore_experiment(found.experiment_id)
             return found.experiment_id
 
+    def describe(self, experiment_id: str, note: str) -> None:
+        """Put a note, as Markdown, above the table of an experiment's runs."""
+        with tracking_errors(f"Describing experiment {experiment_id}"):
+            self._client.set_experiment_tag(experiment_id, MLFLOW_RUN_NOTE, note)
+
     def experiments(self) -> dict[str, str]:
         """The ids of all experiments by name, deleted ones left out."""
         with tracking_errors("Listing the experiments"):

@@ -7,8 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from mlflow_server.registry import register
+from mlflow_server.server import artifact_url, run_url, runs_url
+from mlflow_server.tracking import view_key
 from studies.finish import ANSWERS, FLOOR_ANSWERS
 from studies.provenance import installed_packages
 from studies.record import Record
@@ -54,6 +57,24 @@ def write_evidence(session: Session, conclusion: Conclusion, report: Path, folde
     manifest_with_splits(dataset, splits).to_csv(folder / "manifest.csv", index=False)
     dataset.left_out.to_csv(folder / "left_out.csv", index=False)
     conclusion.write(folder)
+
+
+def shortcuts(record: Record, best: FrozenTrial | None) -> str:
+    """A line of links, for the UI, to what is looked for first."""
+    experiment, parent = record.experiment_id, record.parent_id
+    pages = {
+        "summary": run_url("", experiment, parent),
+        "report": artifact_url("", experiment, parent, "report.html"),
+        "trials, best first": runs_url("", experiment, view_key(record.study)),
+    }
+    if best:
+        run_id = record.published[best.number]
+        pages = {
+            f"best trial ({best.number})": run_url("", experiment, run_id),
+            "its pictures": artifact_url("", experiment, run_id, ""),
+            **pages,
+        }
+    return "**Open**: " + " · ".join(f"[{name}]({url})" for name, url in pages.items())
 
 
 def keep_answers(record: Record, trial: int, evidence: Path) -> None:

@@ -27,6 +27,7 @@ from studies.publish import (
     draw_report,
     keep_answers,
     register_winner,
+    shortcuts,
     write_evidence,
 )
 from studies.record import ModelFormat, Record
@@ -176,7 +177,10 @@ def close(
             TEST_LOOKS: str(len(test_looks(search))),
             **winner_tags(record, best),
         },
-        note=conclusion.summary(),
+        note=f"{shortcuts(record, best)}\n\n{conclusion.summary()}",
+    )
+    record.tracking.describe(
+        record.experiment_id, f"{shortcuts(record, best)}\n\n{session.study.doc}"
     )
 
 

@@ -1,5 +1,12 @@
 """From two searches to a champion, as a user types it: study, compare, promote, roll back."""
 
+import os
+import re
+import socket
+import subprocess
+import sys
+from shutil import which
+
 import pytest
 
 from mlflow_server import local_uri
@@ -13,6 +20,12 @@ pytestmark = pytest.mark.slow
 GOOD, POOR = "map_score-slices-patch_features-detector", "giaem-slices-patch_features-detector"
 # so few groups of tumours show little: the gate's default needs 35 even if all are found
 FEW = ["--recall-floor", "0.5"]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +63,45 @@ def studies(command, images):
     assert command("run", "giaem", *over, "2") == 0
 
 
+@pytest.fixture(scope="module")
+def browse(studies, root, tmp_path_factory):
+    """Opens a page of `make ui` in a browser, and returns its text once it shows what it must."""
+    browser = which("chromium") or which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium to open the pages with")
+    port, profile = free_port(), tmp_path_factory.mktemp("profile")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "studies", "ui", "--port", str(port)],
+        env=os.environ | {"VAR_DIR": str(root), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    links = []
+    for line in server.stdout:
+        links.append(line)
+        if "compared" in line:
+            break
+
+    def open_page(page, until):
+        url = page if page.startswith("http") else f"http://127.0.0.1:{port}/#{page}"
+        headless = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=3000,1400"]
+        patience = ["--virtual-time-budget=20000", "--timeout=20000", "--dump-dom"]
+        for _ in range(4):
+            ran = subprocess.run(
+                [browser, *headless, *patience, f"--user-data-dir={profile}", url],
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            if until in ran.stdout:
+                return ran.stdout
+        raise AssertionError(f"{url} does not show {until!r}")
+
+    yield open_page, "".join(links)
+    server.terminate()
+    server.wait(timeout=30)
+
+
 def champion(root):
     return find_version(local_uri(root), CHAMPION)
 
@@ -80,3 +132,41 @@ def test_two_studies_become_a_champion_and_its_history(studies, command, root, c
         "why: to see what it does",
     ):
         assert line in told
+
+
+def test_the_best_trial_its_pictures_and_the_report_are_three_clicks_away(browse):
+    open_page, _ = browse
+    home = open_page("/experiments", "map_score (slices, patch_features detector)")
+    (experiment,) = set(re.findall(r'#(/experiments/\d+)[^"]*"[^>]*>map_score', home))
+    runs = open_page(f"{experiment}/runs?workflowType=machine_learning", "best trial")
+    links = {
+        name: url.replace("&amp;", "&").partition("#")[2]
+        for url, name in re.findall(r'<a [^>]*href="([^"]+)"[^>]*>([^<]+)</a>', runs)
+    }
+    best = next(url for name, url in links.items() if name.startswith("best trial"))
+    assert "threshold" in open_page(best, "Parameters")
+    assert "validation_samples.png" in open_page(links["its pictures"], "validation_samples.png")
+    assert "<iframe" in open_page(links["report"], 'class="mlflow-html-iframe"')
+
+
+def test_the_runs_table_shows_trials_by_number_with_the_columns_that_matter(browse):
+    open_page, printed = browse
+    url = re.search(r"trials, best first (\S+)", printed).group(1)
+    table = open_page(url, " map_score (slices")
+    assert re.search(r"00\d map_score", table)
+    for column in ("f2", "recall", "specificity", "auroc", "threshold"):
+        assert f">{column}<" in table
+
+
+def test_parallel_coordinates_open_on_the_best_trials(browse):
+    open_page, printed = browse
+    url = re.search(r"compared +(\S+)", printed).group(1)
+    plot = open_page(url, "Parallel Coordinates Plot")
+    assert "threshold" in plot and "statistic" in plot
+
+
+def test_the_champion_s_page_shows_the_evidence(browse):
+    open_page, _ = browse
+    page = open_page("/models/tumor-detector/versions/1", "was promoted to champion")
+    assert "recall is shown to be at least 0.5" in page
+    assert "A research tool, not a medical device." in page
