@@ -173,6 +173,28 @@ def best_feasible(study: optuna.Study) -> FrozenTrial | None:
         return None
 
 
+def running_trials(study: optuna.Study) -> list[int]:
+    """The trials that run now; those whose process is gone do not."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [trial.number for trial in running if _may_be_alive(trial)]
+
+
+def specifications(url: str) -> dict[str, dict[str, Any]]:
+    """What each study of a storage was begun with, by its name; other programs' are left out."""
+    found = optuna.get_all_study_summaries(open_storage(url), include_best_trial=False)
+    return {
+        study.study_name: study.user_attrs[SPECIFICATION]
+        for study in found
+        if SPECIFICATION in study.user_attrs
+    }
+
+
+def stored_studies(url: str, names: list[str]) -> list[optuna.Study]:
+    """Studies of a storage as they are, to be read."""
+    storage = open_storage(url)
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
+
+
 def best_trials(url: str, n: int) -> dict[str, list[int]]:
     """The n best feasible trials of every study in a storage, the best first."""
     storage = open_storage(url)
