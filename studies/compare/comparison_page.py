@@ -173,9 +173,12 @@ class _Look:
             for metric, title in DECIDING.items()
         ]
         rows = "".join(self._pair_row(pair) for pair in pairs)
-        head = ("first and second", *SHOWN, "only first right", "only second right")
+        head = ("first and second", *SHOWN, "right: only first, only second")
         about = f"First minus second. {ABOUT_DIFFERENCES} Coloured: clear differences."
-        return f'{draw_plots(escape(anchor), plots)}<p class="note">{about}</p>{_table(head, rows)}'
+        return (
+            f'{draw_plots(escape(anchor), plots)}<p class="note">{about}</p>'
+            f"{_table(head, rows, style='methods tight')}"
+        )
 
     def _pair_row(self, pair: Pair) -> str:
         cells = "".join(_difference_cell(pair.differences[name]) for name in SHOWN)
@@ -183,7 +186,7 @@ class _Look:
         counts = pair.agreement
         return (
             f'<tr><td class="pair">{names}</td>{cells}'
-            f"<td>{counts.only_one}</td><td>{counts.only_other}</td></tr>"
+            f"<td>{counts.only_one}, {counts.only_other}</td></tr>"
         )
 
     def coordinates(self) -> str:
@@ -281,7 +284,7 @@ class _Look:
         answers = "".join(self._answer(name, row) for name in found.names)
         truth = CLASSES[int(row["label"])]
         return (
-            f"<figure>{picture}<b>{truth}</b><small>{escape(row['file'])}</small>"
+            f"<figure>{picture}<b>truth: {truth}</b><small>{escape(row['file'])}</small>"
             f"<ul>{answers}</ul></figure>"
         )
 
@@ -340,7 +343,7 @@ def lead(pairs: list[Pair], names: dict[str, str], metric: str) -> go.Figure:
     )
     figure.update_xaxes(title="\N{LEFTWARDS ARROW} first is worse, better \N{RIGHTWARDS ARROW}")
     figure.update_layout(showlegend=False)
-    return styled(figure, height=110 + 48 * len(pairs), margin={"l": 40, "t": 10})
+    return styled(figure, height=110 + 48 * len(pairs), margin={"l": 40, "t": 30})
 
 
 def _inline(sentence: str) -> str:

@@ -122,7 +122,14 @@ def cautions(comparison: Comparison) -> list[str]:
         )
     for contestant in comparison.contestants:
         if text := misses(contestant):
-            said.append(f"**{comparison.names[contestant.name]}**: {text}, kept on validation.")
+            said.append(f"**{comparison.names[contestant.name]}**: {text}.")
+    for tested in comparison.tested:
+        said += [
+            f"**{comparison.names[one.name]}** does not beat {', '.join(floors)} on F2: what it "
+            "adds over a method without a network is not shown."
+            for one in tested.tests.contestants
+            if (floors := unbeaten(one, tested.tests.floors))
+        ]
     n_pairs = sum(len(tested.pairs) for tested in comparison.tested)
     if n_pairs > FEW:
         said.append(
@@ -133,18 +140,34 @@ def cautions(comparison: Comparison) -> list[str]:
 
 
 def misses(contestant: Contestant) -> str:
-    """The constraints that a winner misses on test: `its specificity, 0.133, is below 0.5`."""
+    """The constraints that a winner misses on test: a sentence without its stop."""
     if contestant.answered is None:
         return ""
-    metrics = contestant.answered.scored.metrics
-    floors = {
-        name: float(bound.removeprefix(">= "))
-        for name, bound in contestant.specification["constraints"].items()
-    }
-    missed = [name for name, floor in floors.items() if name in metrics and metrics[name] < floor]
+    scored = contestant.answered.scored
     return ", ".join(
-        f"its {name}, {metrics[name]:.3f}, is below {floors[name]:g}" for name in missed
+        f"its {name} on test, {scored.metrics[name]:.3f}, is below the {floor:g} that it kept on "
+        "validation"
+        for name, floor in contestant.floors.items()
+        if is_below(scored, name, floor)
     )
+
+
+def unbeaten(contestant: Contestant, floors: list[Scored]) -> list[str]:
+    """The methods without a network that are as good: as in a study's own report, answers that
+    keep the constraints are better than others, and of two alike the higher F2 is.
+    """
+
+    def rank(scored: Scored) -> tuple[bool, float]:
+        broken = (is_below(scored, name, floor) for name, floor in contestant.floors.items())
+        return not any(broken), scored.metrics["f2"]
+
+    own = rank(contestant.answered.scored)
+    return [f"`{floor.name}`" for floor in floors if rank(floor) >= own]
+
+
+def is_below(scored: Scored, metric: str, floor: float) -> bool:
+    """Whether answers break a constraint."""
+    return metric in scored.metrics and scored.metrics[metric] < floor
 
 
 def test_line(tests: TestSet) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from mlflow_server import Tracking
-from studies.finish import TEST_LOOKS, test_looks
+from studies.finish import ANSWERS, FLOOR_ANSWERS, test_looks
 from studies.settings import Settings, slug
 from studies.storage import (
     SPECIFICATION,
@@ -27,7 +27,6 @@ from studies.storage import (
 from studies.study import known_studies
 from training.floors import Scored, evaluate_scored
 
-ANSWERS, FLOORS = "test_answers.csv", "floor_answers.csv"
 COLUMNS = ["file", "label", "group", "score", "predicted"]
 
 
@@ -77,6 +76,12 @@ class Contestant:
     def is_maximized(self) -> bool:
         """Whether a higher objective is better."""
         return self.specification["objective"]["direction"] == "maximize"
+
+    @property
+    def floors(self) -> dict[str, float]:
+        """The lowest value that its winner must have of each constrained metric."""
+        bounds = self.specification["constraints"].items()
+        return {name: float(bound.removeprefix(">= ")) for name, bound in bounds}
 
     @property
     def data(self) -> dict[str, Any]:
@@ -168,7 +173,7 @@ def look_up(name: str, tracking: Tracking | None, experiments: dict[str, str]) -
     with TemporaryDirectory() as folder:
         answers, floors = (
             pd.read_csv(tracking.download(parent, file, Path(folder))) if file in there else None
-            for file in (ANSWERS, FLOORS)
+            for file in (ANSWERS, FLOOR_ANSWERS)
         )
     return Kept(tracking.tags(parent), experiments[name], answers, floors)
 
@@ -182,7 +187,7 @@ def read_contestant(search: optuna.Study, settings: Settings, kept: Kept) -> Con
         trials=begun(search),
         running=len(running_trials(search)),
         best=best,
-        looks=int(kept.tags.get(TEST_LOOKS) or len(test_looks(search))),
+        looks=len(test_looks(search)),
         kept=kept,
         answered=find_answers(search.study_name, best, settings.root, kept),
     )
@@ -219,6 +224,5 @@ def read_floors(kept: Kept) -> list[Scored]:
     """What needs no network, on the same images; none where the record has no such file."""
     if kept.floors is None:
         return []
-    (named,) = set(kept.floors.columns) - set(COLUMNS)
-    rows = kept.floors.groupby(named, sort=False)
-    return [as_scored(name, table.sort_values("file")) for name, table in rows]
+    by_floor = kept.floors.groupby("floor", sort=False)
+    return [as_scored(name, table.sort_values("file")) for name, table in by_floor]

@@ -108,8 +108,8 @@ def shown_parameters(contestants: list[Contestant]) -> list[Searched]:
 
 
 def parallel_coordinates(contestants: list[Contestant], names: list[str]) -> go.Figure:
-    """Every trial as a line in its study's colour, from its study and how it ended through the
-    parameters to its objective; to be brushed. Only feasible trials are lit at first.
+    """Every trial as a line in its study's colour, from its study through the parameters to its
+    objective and how it ended; to be brushed. Only feasible trials are lit at first.
     """
     rows = trial_rows(contestants)
     if rows.empty:
@@ -118,9 +118,9 @@ def parallel_coordinates(contestants: list[Contestant], names: list[str]) -> go.
     n = len(contestants)
     axes = [
         _study_axis(rows, names),
-        _outcome_axis(rows),
         *(_parameter_axis(rows, each) for each in shown_parameters(contestants)),
         *(_objective_axis(rows, metric) for metric in objectives(contestants)),
+        _outcome_axis(rows),
     ]
     lines = go.Parcoords(
         dimensions=axes,
