@@ -29,11 +29,24 @@ WORKER = "worker"
 INTERRUPTED = "interrupted"
 
 
-def open_storage(url: str) -> RDBStorage:
+class DashboardStorage(RDBStorage):
+    """Shows constraints where Optuna Dashboard looks for them, which is where Optuna kept them
+    before version 5: it would take trials that break one for the best.
+    """
+
+    def get_all_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        """The trials, their constraints also as a list."""
+        trials = super().get_all_trials(*args, **kwargs)
+        for trial in trials:
+            trial.system_attrs["constraints"] = list(trial.constraints.values())
+        return trials
+
+
+def open_storage(url: str, kind: type[RDBStorage] = RDBStorage) -> RDBStorage:
     """The storage at a database URL, made when it is new."""
     arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
-        return RDBStorage(url, engine_kwargs=arguments)
+        return kind(url, engine_kwargs=arguments)
     except (RuntimeError, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(

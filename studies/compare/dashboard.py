@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import WSGIApplication
 
-from studies.storage import open_storage, specifications
+from studies.storage import DashboardStorage, open_storage, specifications
 from studies.study import StudyError
 
 HOST = "127.0.0.1"
@@ -38,7 +38,7 @@ def dashboard_app(storage_url: str) -> WSGIApplication:
             "Optuna Dashboard is not installed: `make dashboard` installs it, as does "
             "`.venv/bin/pip install -c constraints.txt optuna-dashboard`."
         ) from error
-    return wsgi(open_storage(storage_url))
+    return wsgi(open_storage(storage_url, DashboardStorage))
 
 
 def answer_only_here(app: WSGIApplication) -> WSGIApplication:
