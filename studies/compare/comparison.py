@@ -14,6 +14,7 @@ from mlflow_server import DatasetUse, Tracking, TrackingError
 from mlflow_server.server import compare_url
 from studies.compare.comparison_page import write_page
 from studies.compare.comparison_report import (
+    MANY,
     Comparison,
     Tested,
     as_markdown,
@@ -24,7 +25,7 @@ from studies.compare.comparison_report import (
 from studies.compare.contestants import Contestant, read_contestants
 from studies.compare.differences import find_pairs
 from studies.compare.disagreements import find_disagreements
-from studies.compare.names import choose
+from studies.compare.names import choose, shortened
 from studies.compare.same_images import (
     TestSet,
     difference,
@@ -87,7 +88,7 @@ def assemble(contestants: list[Contestant], settings: Settings) -> Comparison:
     return Comparison(
         contestants=contestants,
         tested=[examine(each, settings.root) for each in tests],
-        unpaired=unpaired(contestants),
+        unpaired=unpaired(tests, shortened([one.name for one in contestants])),
         link=winners_link(contestants, settings.tracking_uri),
     )
 
@@ -98,14 +99,22 @@ def examine(tests: TestSet, root: Path) -> Tested:
     return Tested(tests, find_pairs(tests), None if alone else find_disagreements(tests, root))
 
 
-def unpaired(contestants: list[Contestant]) -> list[str]:
-    """Why winners that have answered are not paired, a Markdown sentence each."""
-    answered = [contestant for contestant in contestants if contestant.answered]
-    return [
-        f"**{one.slug}** and **{other.slug}** are not paired: {what}."
-        for one, other in combinations(answered, 2)
-        if (what := difference(one, other))
+def unpaired(tests: list[TestSet], names: dict[str, str]) -> list[str]:
+    """Why the winners of two sets of test images are not paired, a Markdown sentence each; one for
+    all where there are many sets.
+    """
+    said = [
+        f"Not paired: {_in_bold(one, names)} with {_in_bold(other, names)}, since {what}."
+        for one, other in combinations(tests, 2)
+        if (what := difference(one.contestants[0], other.contestants[0]))
     ]
+    if len(said) <= MANY:
+        return said
+    return [f"Not paired: the winners of {len(tests)} different sets of test images."]
+
+
+def _in_bold(tests: TestSet, names: dict[str, str]) -> str:
+    return ", ".join(f"**{names[contestant.name]}**" for contestant in tests.contestants)
 
 
 def winners_link(contestants: list[Contestant], tracking_uri: str) -> str | None:

@@ -202,7 +202,8 @@ class _Look:
             "have it: their study does not search it, or they took another branch. Drag along an "
             "axis to light the trials that pass there, click on it to light all; drag a name to "
             "move its axis. At first the feasible trials are lit: others break a constraint, or "
-            "never reached an objective, and cannot win."
+            "never reached an objective, and cannot win. Where there are many axes, scroll to the "
+            "right."
         )
         about += f" Without an axis: {escape(left_out)}." if left_out else ""
         plot = Plot(

@@ -103,7 +103,7 @@ def _standings(comparison: Comparison, pairs: list[Pair]) -> list[str]:
             for word, others in (("ahead of", ahead), ("behind", behind))
             if others
         )
-        caution = f" (but {text_of_misses})" if (text_of_misses := misses(contestant)) else ""
+        caution = " (which misses a constraint)" if misses(contestant) else ""
         said.append(
             f"**{names[contestant.name]}**{caution} in F2: {text or 'no difference shown'}."
         )
@@ -124,12 +124,7 @@ def cautions(comparison: Comparison) -> list[str]:
         if text := misses(contestant):
             said.append(f"**{comparison.names[contestant.name]}**: {text}.")
     for tested in comparison.tested:
-        said += [
-            f"**{comparison.names[one.name]}** does not beat {', '.join(floors)} on F2: what it "
-            "adds over a method without a network is not shown."
-            for one in tested.tests.contestants
-            if (floors := unbeaten(one, tested.tests.floors))
-        ]
+        said += _unbeaten(tested.tests, comparison.names)
     n_pairs = sum(len(tested.pairs) for tested in comparison.tested)
     if n_pairs > FEW:
         said.append(
@@ -152,17 +147,28 @@ def misses(contestant: Contestant) -> str:
     )
 
 
-def unbeaten(contestant: Contestant, floors: list[Scored]) -> list[str]:
-    """The methods without a network that are as good: as in a study's own report, answers that
-    keep the constraints are better than others, and of two alike the higher F2 is.
+def _unbeaten(tests: TestSet, names: dict[str, str]) -> list[str]:
+    """The methods without a network that winners do not beat, a sentence each."""
+    said = []
+    for floor in tests.floors:
+        behind = [names[one.name] for one in tests.contestants if not beats(one, floor)]
+        if behind:
+            all_ = len(behind) == len(tests.contestants)
+            whom = "any of the winners" if all_ else ", ".join(f"**{name}**" for name in behind)
+            said.append(f"`{floor.name}`, which needs no network, is not beaten on F2 by {whom}.")
+    return said
+
+
+def beats(contestant: Contestant, floor: Scored) -> bool:
+    """Whether a winner is better than a method without a network: as in a study's own report,
+    answers that keep the constraints are better than others, and of two alike the higher F2 is.
     """
 
     def rank(scored: Scored) -> tuple[bool, float]:
-        broken = (is_below(scored, name, floor) for name, floor in contestant.floors.items())
+        broken = (is_below(scored, name, least) for name, least in contestant.floors.items())
         return not any(broken), scored.metrics["f2"]
 
-    own = rank(contestant.answered.scored)
-    return [f"`{floor.name}`" for floor in floors if rank(floor) >= own]
+    return rank(contestant.answered.scored) > rank(floor)
 
 
 def is_below(scored: Scored, metric: str, floor: float) -> bool:

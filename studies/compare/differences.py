@@ -70,8 +70,11 @@ def verdict(found: Pair, names: dict[str, str], broken: dict[str, str]) -> str:
     measures = " and in ".join(_by(name, each) for name, each in clear.items())
     rest = f"; no difference shown in {_differs(open_)}" if open_ else ""
     misses = broken.get((found.one if is_one else found.other).name)
-    if misses and "f2" in clear:
-        return f"{ahead} is no better than {behind}: it is ahead in {measures}, but {misses}{rest}."
+    if misses and "f2" in clear and (found.other if is_one else found.one).name not in broken:
+        return (
+            f"{ahead} is ahead of {behind} in {measures}, but cannot be called better: {misses}"
+            f"{rest}."
+        )
     return f"{ahead} is clearly better than {behind} in {measures}{rest}."
 
 

@@ -37,10 +37,11 @@ def difference(one: Contestant, other: Contestant) -> str | None:
         if one.answered.files == other.answered.files:
             return None
         shared = set(one.answered.files) & set(other.answered.files)
-        n, m = (len(each.answered.files) for each in (one, other))
-        return f"{len(shared)} of {n} and {m} test files are the same ({_cut(one)}; {_cut(other)})"
+        counts = {str(len(each.answered.files)): None for each in (one, other)}
+        of = " and ".join(counts)
+        return f"only {len(shared)} of {of} test files are the same{_how(one, other)}"
     if _cut(one) != _cut(other):
-        return f"their images were split differently ({_cut(one)}; {_cut(other)})"
+        return f"their images were split differently{_how(one, other)}"
     return None
 
 
@@ -52,10 +53,18 @@ def _other_data(one: dict, other: dict) -> str:
     return f"{one['name']} has changed between them (digests {one['digest']}, {other['digest']})"
 
 
-def _cut(contestant: Contestant) -> str:
+def _how(one: Contestant, other: Contestant) -> str:
+    """What the two splits were made with where it differs: ` (seed 0; seed 1)`."""
+    pairs = zip(_cut(one), _cut(other), strict=True)
+    sides = zip(*(pair for pair in pairs if pair[0] != pair[1]), strict=True)
+    text = "; ".join(", ".join(side) for side in sides)
+    return f" ({text})" if text else ""
+
+
+def _cut(contestant: Contestant) -> tuple[str, ...]:
     """How a study's images were split."""
     data = contestant.data
-    return f"{data['split']} split for a {contestant.scheme}, seed {data['seed']}"
+    return f"{data['split']} split", f"that of a {contestant.scheme}", f"seed {data['seed']}"
 
 
 def refuse_different(contestants: list[Contestant]) -> None:

@@ -25,7 +25,8 @@ from studies.look import ACCENT, BEST, GRID, INK, MUTED, styled
 
 NO_VALUE = "none"  # of an objective
 MOST_AXES = 14  # parameters; the page scrolls beyond what fits its width
-AXIS_WIDTH, RIGHT = 84, 60  # px: between two axes, and behind the last
+AXIS_WIDTH, RIGHT = 92, 60  # px: between two axes, and behind the last
+LONGEST_TICK = 13  # letters
 PALETTE = (
     *(ACCENT, BEST, "#2f9e6e", "#9c5fb5", "#e8a33d"),
     *("#0b8e9c", "#c2255c", "#795548", "#748ffc", "#66727f"),
@@ -108,8 +109,8 @@ def shown_parameters(contestants: list[Contestant]) -> list[Searched]:
 
 
 def parallel_coordinates(contestants: list[Contestant], names: list[str]) -> go.Figure:
-    """Every trial as a line in its study's colour, from its study through the parameters to its
-    objective and how it ended; to be brushed. Only feasible trials are lit at first.
+    """Every trial as a line in its study's colour, from its study through how it ended and its
+    objective to the parameters; to be brushed. Only feasible trials are lit at first.
     """
     rows = trial_rows(contestants)
     if rows.empty:
@@ -118,9 +119,9 @@ def parallel_coordinates(contestants: list[Contestant], names: list[str]) -> go.
     n = len(contestants)
     axes = [
         _study_axis(rows, names),
-        *(_parameter_axis(rows, each) for each in shown_parameters(contestants)),
-        *(_objective_axis(rows, metric) for metric in objectives(contestants)),
         _outcome_axis(rows),
+        *(_objective_axis(rows, metric) for metric in objectives(contestants)),
+        *(_parameter_axis(rows, each) for each in shown_parameters(contestants)),
     ]
     lines = go.Parcoords(
         dimensions=axes,
@@ -169,7 +170,17 @@ def _values(rows: pd.DataFrame, searched: Searched) -> pd.Series:
 
 
 def _parameter_axis(rows: pd.DataFrame, searched: Searched) -> dict:
-    return dimension(axis_of(searched.distribution, searched.name, _values(rows, searched)))
+    axis = dimension(axis_of(searched.distribution, searched.name, _values(rows, searched)))
+    if "ticktext" not in axis:
+        return axis
+    return axis | {"ticktext": [_cut(text) for text in axis["ticktext"]]}
+
+
+def _cut(text: str) -> str:
+    """A name that ends before the axis on its left."""
+    return (
+        text if len(text) <= LONGEST_TICK else f"{text[: LONGEST_TICK - 1]}\N{HORIZONTAL ELLIPSIS}"
+    )
 
 
 def _study_axis(rows: pd.DataFrame, names: list[str]) -> dict:
