@@ -66,6 +66,10 @@ external: $(VENV)/ready ## Try a registered model on other images: DATA=<folder>
 		$(call option,SEED,seed) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
 		$(call option,DETECTOR,detector) $(call option,LABEL,label)
 
+.PHONY: compare
+compare: $(VENV)/ready ## Hold studies against one another: STUDIES="giaem dbscan" [ANYWAY=1]
+	@$(RUN) -m studies compare $(call quoted,$(STUDIES)) $(call option,ANYWAY,anyway)
+
 .PHONY: promote
 promote: $(VENV)/ready ## Make a study's best model the champion, if the gate lets it: STUDY= [ALIAS=champion] [FORCE="reason"]
 	@$(RUN) -m studies promote $(call quoted,$(STUDY)) $(call option,MODEL,model) $(call option,ALIAS,alias) \
@@ -87,6 +91,10 @@ studies: $(VENV)/ready ## List the studies, a line each
 .PHONY: ui
 ui: $(VENV)/ready ## Open the tracking server on 127.0.0.1 [PORT=5000]
 	@$(RUN) -m studies ui $(call option,PORT,port)
+
+.PHONY: dashboard
+dashboard: $(VENV)/ready-dashboard ## Open Optuna's dashboard of all trials on 127.0.0.1 [PORT=8080]
+	@$(RUN) -m studies dashboard $(call option,PORT,port)
 
 # As many tests at a time as there are processors, each on one: two threads on each would be slower.
 # Tests of one file stay together and share what they have trained.
@@ -127,6 +135,10 @@ $(VENV)/bin/pip:
 $(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
+
+$(VENV)/ready-dashboard: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dashboard]'
+	@touch $(VENV)/ready $@
 
 $(VENV)/ready-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -335,6 +335,11 @@ class Tracking:
         with tracking_errors(f"Reading the metrics of run {run_id}"):
             return dict(self._client.get_run(run_id).data.metrics)
 
+    def files(self, run_id: str) -> list[str]:
+        """The files and folders at a run's root."""
+        with tracking_errors(f"Listing the files of run {run_id}"):
+            return [found.path for found in self._client.list_artifacts(run_id)]
+
     def log_artifacts(self, run_id: str, folder: Path, path: str | None = None) -> None:
         """Log a folder whole, at the run's root or below `path`."""
         with tracking_errors(f"Logging {folder} to run {run_id}"):

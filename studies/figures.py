@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import plotly.graph_objects as go
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 from sklearn.neighbors import KNeighborsRegressor
@@ -75,6 +75,11 @@ def axis(study: optuna.Study, name: str, values: pd.Series) -> Axis:
         for trial in study.get_trials(deepcopy=False)
         if name in trial.distributions
     )
+    return axis_of(distribution, name, values)
+
+
+def axis_of(distribution: BaseDistribution, name: str, values: pd.Series) -> Axis:
+    """Where values of this distribution lie on an axis; at least one must be there."""
     if isinstance(distribution, CategoricalDistribution):
         names = [str(choice) for choice in distribution.choices]
         codes = np.full(len(values), np.nan)
@@ -99,7 +104,7 @@ def parallel_coordinates(study: optuna.Study, params: list[str], *, metric: str)
     if table.empty:
         raise NotPlottable("No completed trial keeps the constraints.")
     names = _most_used(table, params)
-    dimensions = [_dimension(axis(study, name, table[name])) for name in names]
+    dimensions = [dimension(axis(study, name, table[name])) for name in names]
     crowded = len(dimensions) > MOST_LEVEL
     lines = go.Parcoords(
         dimensions=[*dimensions, {"label": metric, "values": table.value}],
@@ -121,8 +126,8 @@ def _most_used(table: pd.DataFrame, params: list[str]) -> list[str]:
     return [name for name in params if name in counts.index[:MOST_AXES]]
 
 
-def _dimension(where: Axis) -> dict:
-    """An axis of the parallel coordinates; trials that lack the parameter pass below its range."""
+def dimension(where: Axis, absent: str = NOT_USED) -> dict:
+    """An axis of parallel coordinates; trials that lack the parameter pass below, at `absent`."""
     missing = np.isnan(where.positions)
     if not missing.any():
         values = {"values": where.positions, "range": where.range}
@@ -136,7 +141,7 @@ def _dimension(where: Axis) -> dict:
         "values": np.where(missing, below, where.positions),
         "range": [below, high],
         "tickvals": [below, *tickvals],
-        "ticktext": [NOT_USED, *ticktext],
+        "ticktext": [absent, *ticktext],
     }
 
 

@@ -82,8 +82,8 @@ def build_report(report: ReportInput) -> str:
         Section("result", "Result", _result(report)),
         Section("methods", "Beside the floors", _methods(report)),
         Section("search", "The search", search_plots(report.trials, report.params, report.metric)),
-        Section("surface", "The exact surface", _plots("surface", _surface_plots(report))),
-        Section("test", "On the test split", _plots("test", _test_plots(report))),
+        Section("surface", "The exact surface", draw_plots("surface", _surface_plots(report))),
+        Section("test", "On the test split", draw_plots("test", _test_plots(report))),
         Section("where", "Where the tumour is", _where(report.localization)),
         Section("examples", "Examples", examples(report.grids)),
         Section("facts", "Facts", facts_table(report.facts)),
@@ -216,7 +216,7 @@ def search_plots(study: optuna.Study, params: list[str], metric: str) -> str:
     if any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
         about = "What each trial reported to the pruner as its epochs ended."
         plots.insert(2, Plot("wide", "Epochs", about, partial(figures.epochs, study)))
-    return _plots("search", plots)
+    return draw_plots("search", plots)
 
 
 def _left_out(study: optuna.Study) -> str:
@@ -299,7 +299,7 @@ def _where(localization: Localization | None) -> str:
     )
 
 
-def _plots(anchor: str, plots: list[Plot]) -> str:
+def draw_plots(anchor: str, plots: list[Plot]) -> str:
     """Figures side by side, and a sentence in place of each that cannot be drawn."""
     drawn = []
     for number, plot in enumerate(plots):
@@ -323,12 +323,13 @@ def examples(grids: dict[str, Image.Image]) -> str:
     """Pictures below their captions."""
     return "".join(
         f'<figure class="grid"><h3>{escape(caption)}</h3>'
-        f'<img src="{_data_uri(grid)}" alt="{escape(caption)}"></figure>'
+        f'<img src="{data_uri(grid)}" alt="{escape(caption)}"></figure>'
         for caption, grid in grids.items()
     )
 
 
-def _data_uri(image: Image.Image) -> str:
+def data_uri(image: Image.Image) -> str:
+    """A picture as an address that holds it."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=88)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

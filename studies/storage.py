@@ -29,11 +29,24 @@ WORKER = "worker"
 INTERRUPTED = "interrupted"
 
 
-def open_storage(url: str) -> RDBStorage:
+class DashboardStorage(RDBStorage):
+    """Shows constraints where Optuna Dashboard looks for them, which is where Optuna kept them
+    before version 5: it would take trials that break one for the best.
+    """
+
+    def get_all_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        """The trials, their constraints also as a list."""
+        trials = super().get_all_trials(*args, **kwargs)
+        for trial in trials:
+            trial.system_attrs["constraints"] = list(trial.constraints.values())
+        return trials
+
+
+def open_storage(url: str, kind: type[RDBStorage] = RDBStorage) -> RDBStorage:
     """The storage at a database URL, made when it is new."""
     arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
-        return RDBStorage(url, engine_kwargs=arguments)
+        return kind(url, engine_kwargs=arguments)
     except (RuntimeError, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(
@@ -171,6 +184,28 @@ def best_feasible(study: optuna.Study) -> FrozenTrial | None:
         return study.best_trial
     except ValueError:
         return None
+
+
+def running_trials(study: optuna.Study) -> list[int]:
+    """The trials that run now; those whose process is gone do not."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [trial.number for trial in running if _may_be_alive(trial)]
+
+
+def specifications(url: str) -> dict[str, dict[str, Any]]:
+    """What each study of a storage was begun with, by its name; other programs' are left out."""
+    found = optuna.get_all_study_summaries(open_storage(url), include_best_trial=False)
+    return {
+        study.study_name: study.user_attrs[SPECIFICATION]
+        for study in found
+        if SPECIFICATION in study.user_attrs
+    }
+
+
+def stored_studies(url: str, names: list[str]) -> list[optuna.Study]:
+    """Studies of a storage as they are, to be read."""
+    storage = open_storage(url)
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
 def best_trials(url: str, n: int) -> dict[str, list[int]]:
