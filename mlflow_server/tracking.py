@@ -37,6 +37,7 @@ RUNS_A_PAGE = 1000
 SYSTEM_METRICS_INTERVAL = 2  # seconds
 VIEW_TAG = "mlflow.sharedViewState."  # + key: where the UI keeps a view that was shared
 CLOSED_TAG = "closed"  # why a run was ended that its own process left RUNNING
+CLEANED_TAG = "cleaned"  # when a run's files were removed; its parameters and metrics stay
 
 Status = Literal["FINISHED", "KILLED", "FAILED"]
 
@@ -306,10 +307,11 @@ class Tracking:
     # Runs of any kind
 
     def find_run(self, tag: str, value: str) -> str | None:
-        """The newest run with this tag, in any experiment."""
+        """The newest run with this tag that has its files, in any experiment."""
         with tracking_errors(f"Looking for a run with {tag} = {value}"):
             experiments = [found.experiment_id for found in self._experiments()]
-            found = self._first(experiments, f"tags.`{tag}` = {_quoted(value)}")
+            query = f"tags.`{tag}` = {_quoted(value)} AND tags.{CLEANED_TAG} IS NULL"
+            found = self._first(experiments, query)
             return found.info.run_id if found else None
 
     def tagged_runs(self, experiment_ids: Sequence[str], tag: str) -> list[TaggedRun]:
@@ -329,6 +331,11 @@ class Tracking:
         """A run's tags."""
         with tracking_errors(f"Reading the tags of run {run_id}"):
             return dict(self._client.get_run(run_id).data.tags)
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Give a run these tags."""
+        with tracking_errors(f"Tagging run {run_id}"):
+            self._client.log_batch(run_id, tags=_tags(tags))
 
     def metrics(self, run_id: str) -> dict[str, float]:
         """A run's metrics, the last value of each."""

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mlflow_server import Tracking, TrackingError, TrialRun
 from mlflow_server.registry import Flavour, log_model
+from mlflow_server.tracking import CLEANED_TAG
 
 REPORTED = "record"  # a trial's user attribute with all that is published of it
 INTERRUPTED = "interrupted"
@@ -134,6 +135,7 @@ class Record:
         ]
         run_id = self.tracking.publish_trial(self.experiment_id, self.parent_id, run)
         self._weights |= dict.fromkeys(held, run_id)
+        self._hold_what_was_cleaned(run_id, needed, run.tags)
         if (folder / MODEL).exists():
             self._log_model(run_id, trial.number, folder / MODEL)
         self.published[trial.number] = run_id
@@ -153,6 +155,22 @@ class Record:
         shutil.copytree(weights, artifacts / network, dirs_exist_ok=True)
         tags[tag] = key
         return True
+
+    def _hold_what_was_cleaned(
+        self, run_id: str, needed: dict[str, str], tags: dict[str, str]
+    ) -> None:
+        """Have a run hold weights itself whose holder lost its files while it was linked to.
+
+        `make gc` first tags a run and then looks for links to it, here a link is made and then the
+        tag is looked for: one of both sees the other.
+        """
+        for network, key in needed.items():
+            holder, weights = tags.get(HOLDER.format(network)), self.weights_folder / key
+            if holder and weights.exists() and CLEANED_TAG in self.tracking.tags(holder):
+                self.tracking.log_artifacts(run_id, weights, network)
+                linked = {WEIGHTS_OF.format(network): key, HOLDER.format(network): run_id}
+                self.tracking.tag(run_id, linked)
+                self._weights[key] = run_id
 
 
 def as_run(study: str, trial: FrozenTrial, artifacts: Path) -> TrialRun:

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import warnings
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -208,14 +209,37 @@ def stored_studies(url: str, names: list[str]) -> list[optuna.Study]:
     return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
+def searches(url: str) -> Iterator[optuna.Study]:
+    """Every study in a storage."""
+    storage = open_storage(url)
+    for name in optuna.get_all_study_names(storage):
+        yield optuna.load_study(study_name=name, storage=storage)
+
+
+def ranked(study: optuna.Study) -> list[FrozenTrial]:
+    """The complete trials, the best first, and all that break a constraint after those that do not.
+
+    Of equal ones the earlier is the better, as for Optuna's own best trial.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    sign = -1 if study.direction.name == "MAXIMIZE" else 1
+    return sorted(complete, key=lambda trial: (not is_feasible(trial), sign * trial.value))
+
+
+def fail_all_running(url: str, reason: str) -> int:
+    """Fail the running trials of every study, which have no process any more; how many it were."""
+    failed = 0
+    for study in searches(url):
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, reason)
+            study.tell(trial.number, state=TrialState.FAIL)
+            failed += 1
+    return failed
+
+
 def best_trials(url: str, n: int) -> dict[str, list[int]]:
     """The n best feasible trials of every study in a storage, the best first."""
-    storage = open_storage(url)
-    best = {}
-    for name in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=name, storage=storage)
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        feasible = [trial for trial in complete if is_feasible(trial)]
-        feasible.sort(key=lambda trial: trial.value, reverse=study.direction.name == "MAXIMIZE")
-        best[name] = [trial.number for trial in feasible[:n]]
-    return best
+    return {
+        study.study_name: [trial.number for trial in ranked(study) if is_feasible(trial)][:n]
+        for study in searches(url)
+    }

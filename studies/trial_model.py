@@ -6,10 +6,12 @@ together again.
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mlflow_server import Tracking
+from mlflow_server import Tracking, TrackingError
+from mlflow_server.tracking import CLEANED_TAG
 from studies.record import HOLDER, OWN_FOLDER
 from training.classifier_predictor import ClassifierPredictor
 from training.generator_bundle import CLASSES, GeneratorBundle, weights_file
@@ -27,16 +29,27 @@ def load_trial_model(
     tracking: Tracking, run_id: str
 ) -> Predictor | ClassifierPredictor | GeneratorBundle:
     """What a complete trial made; TrackingError when the run has none."""
+    tags = tracking.tags(run_id)
+    refuse_cleaned(run_id, tags)
     with TemporaryDirectory() as scratch:
         folder = tracking.download(run_id, OWN_FOLDER, Path(scratch))
         description = json.loads((folder / PREDICTOR).read_text())
         kind = next(kind for kind in KINDS if kind in description)
-        tags = tracking.tags(run_id)
         for network, file in networks(kind, description).items():
             holder = tags.get(HOLDER.format(network), run_id)
             weights = tracking.download(holder, f"{network}/{WEIGHTS}", Path(scratch))
             shutil.copy(weights, folder / file)
         return KINDS[kind].load(folder)
+
+
+def refuse_cleaned(run_id: str, tags: Mapping[str, str]) -> None:
+    """Say why a run has no files, where `make gc` has removed them."""
+    if CLEANED_TAG in tags:
+        raise TrackingError(
+            f"The files of run {run_id} were removed on {tags[CLEANED_TAG]} by `make gc`, which "
+            "keeps the best trials of a study; its parameters and metrics are still there. Take "
+            "another trial, or `make restore` a backup from before that day."
+        )
 
 
 def networks(kind: str, description: dict) -> dict[str, str]:

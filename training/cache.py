@@ -9,8 +9,10 @@ import hashlib
 import inspect
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -43,6 +45,8 @@ class Cache:
                 folder = self.root / key
                 if not self._intact(folder):
                     self._make(folder, make)
+                with suppress(PermissionError):  # it may be another user's
+                    os.utime(folder)  # when it was last asked for
                 return folder
         except OSError as error:
             if error.errno not in DISK_FULL:
@@ -51,6 +55,20 @@ class Cache:
                 f"The disk is full: an entry of the cache {self.root} could not be written. "
                 "Free some space, or delete that folder: what is needed of it is made again."
             ) from error
+
+    def forget(self, key: str) -> bool:
+        """Remove an entry, or what a killed process left of it; False where one is being made."""
+        try:
+            with self._lock(key, timeout=0):
+                folder = self.root / key
+                unfinished = folder.with_suffix(".tmp")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                if folder.exists():
+                    folder.rename(unfinished)  # an entry is complete or not there at all
+                    shutil.rmtree(unfinished)
+                return True
+        except Timeout:
+            return False
 
     def _make(self, folder: Path, make: Callable[[Path], None]) -> None:
         self._remove_leftovers()
