@@ -36,7 +36,6 @@ from studies.upkeep.leftovers import (
 from studies.upkeep.needs import (
     MADE_BY,
     Needs,
-    Search,
     find_needs,
     mentioned_in,
     read_search,

@@ -7,7 +7,6 @@ best trials of a study need the same. What is no trial of a known study needs al
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
