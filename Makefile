@@ -96,6 +96,18 @@ ui: $(VENV)/ready ## Open the tracking server on 127.0.0.1 [PORT=5000]
 dashboard: $(VENV)/ready-dashboard ## Open Optuna's dashboard of all trials on 127.0.0.1 [PORT=8080]
 	@$(RUN) -m studies dashboard $(call option,PORT,port)
 
+.PHONY: gc
+gc: $(VENV)/ready ## Remove the files of all but the best trials: [KEEP=20] [DRY=1, at first]
+	@$(RUN) -m studies gc $(call option,KEEP,keep) $(call option,DRY,dry)
+
+.PHONY: backup
+backup: $(VENV)/ready ## Save databases, runs, models and reports: [TO=var/backups/<date>.tar.gz]
+	@$(RUN) -m studies backup $(call option,TO,to)
+
+.PHONY: restore
+restore: $(VENV)/ready ## Put a backup in place: FROM=<file> [INTO=<folder>] [REPLACE=1]
+	@$(RUN) -m studies restore '$(FROM)' $(call option,INTO,into) $(call option,REPLACE,replace)
+
 # As many tests at a time as there are processors, each on one: two threads on each would be slower.
 # Tests of one file stay together and share what they have trained.
 PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile

@@ -16,6 +16,7 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus, ViewType
 from mlflow_server import Tracking, TrialRun, local_artifacts, local_uri
 from mlflow_server.registry import load_model, log_model, register, tells
 from mlflow_server.tracking import CLEANED_TAG
+from mlflow_server.upkeep import local_folder
 from studies.record import HOLDER, REPORTED, WEIGHTS_OF
 from studies.settings import Settings, slug
 from studies.storage import open_storage
@@ -183,7 +184,7 @@ class House:
 
     def folder(self, run_id: str) -> Path:
         """Where a run's files lie."""
-        return Path(self.client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
+        return local_folder(self.client.get_run(run_id).info.artifact_uri)
 
     def has_weights(self, run_id: str, network="a") -> bool:
         """Whether a run, or the one that it links to, holds its weights unharmed."""
