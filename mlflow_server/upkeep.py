@@ -124,7 +124,7 @@ class Upkeep:
             return
         for run in holdings.runs.values():
             folder = local_folder(run.folder)
-            if folder is not None and not folder.parent.parent.exists():
+            if folder is not None and not folder.parents[2].exists():
                 raise TrackingError(
                     f"{self.uri} keeps files on its own disk ({run.folder}): clear up there, with "
                     "MLFLOW_TRACKING_URI unset or naming its database."

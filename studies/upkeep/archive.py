@@ -46,9 +46,7 @@ class HashedReader:
 
 def write_archive(path: Path, header: dict[str, Any], files: Iterable[tuple[str, Path]]) -> int:
     """Write named files into a new archive, and read it once more to see that they are in it; how
-    many they are. Another file of that name is never touched: it is written beside and renamed.
-
-    What disappears meanwhile is left out.
+    many they are. It is written beside and then renamed; what disappears meanwhile is left out.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:

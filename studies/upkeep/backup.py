@@ -51,12 +51,18 @@ def back_up(settings: Settings, to: str | None) -> Path:
     path = target(settings.root, to)
     with only_one(settings.root):
         databases = find_databases(settings)
-        total = sum(path.stat().st_size for _, path in list(find_files(settings, databases)))
-        live = sum(path.stat().st_size for path in databases.values())
+        total = sum(source.path.stat().st_size for source in find_files(settings, databases))
+        live = sum(database.stat().st_size for database in databases.values())
         check_room(path.parent, total + 2 * live)  # each is copied before it is packed
         header = describe(settings, databases, total + live)
-        with TemporaryDirectory(dir=path.parent, prefix=".backup-") as scratch:
-            n = write_archive(path, header, sources(settings, databases, Path(scratch)))
+        try:
+            with TemporaryDirectory(dir=path.parent, prefix=".backup-") as scratch:
+                n = write_archive(path, header, sources(settings, databases, Path(scratch)))
+        except (OSError, sqlite3.Error) as error:
+            raise StudyError(
+                f"{path} could not be written ({error}). Nothing is left of it; try again, or name "
+                "a folder on another disk with TO=."
+            ) from error
     took = format_seconds(time.monotonic() - started)
     print(f"Written and read back: {path}, {n} files, {size(path.stat().st_size)}, in {took}.")
     print("Not in it: images and what was prepared from them, and the cache, which is made again.")
