@@ -141,9 +141,15 @@ class Upkeep:
             self._client.delete_model_version(version.name, version.number)
             return True
 
-    def remove_model(self, model: HeldModel) -> None:
-        """Remove a logged model: first it cannot be found, then its files go, then its record."""
+    def remove_model(self, model: HeldModel) -> bool:
+        """Remove a logged model: first it cannot be found, then its files go, then its record.
+
+        False, and nothing is removed, where it has a registered version: the last may be new.
+        """
         with tracking_errors(f"Removing the model {model.id}"):
+            its = (f"models:/{model.id}", model.folder.rstrip("/"))
+            if any(version.source.rstrip("/") in its for version in self._versions()):
+                return False
             if model.status != DELETED:
                 self._client.finalize_logged_model(model.id, LoggedModelStatus.FAILED)
             self._remove_files(model.folder, model.id)
@@ -151,6 +157,7 @@ class Upkeep:
                 self._client.delete_logged_model(model.id)
             if hasattr(self._store, "_hard_delete_logged_model"):
                 self._store._hard_delete_logged_model(model.id)
+            return True
 
     def clean_run(
         self, run: HeldRun, date: str, *, links: Collection[str], others: Collection[str]

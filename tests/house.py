@@ -14,7 +14,15 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, ViewType
 
 from mlflow_server import Tracking, TrialRun, local_artifacts, local_uri
-from mlflow_server.registry import load_model, log_model, register, tells
+from mlflow_server.registry import (
+    DIGEST,
+    add_version,
+    digest_files,
+    load_model,
+    log_model,
+    set_alias,
+    tells,
+)
 from mlflow_server.tracking import CLEANED_TAG
 from mlflow_server.upkeep import local_folder
 from studies.record import HOLDER, REPORTED, WEIGHTS_OF
@@ -156,6 +164,7 @@ class House:
         shutil.copytree(self.template / "model", folder)
         next(folder.rglob("limit.txt")).write_text(str(limit))
         self.client.log_model_artifacts(made.model_id, str(folder))
+        self.client.set_logged_model_tags(made.model_id, {DIGEST: digest_files(folder)})
         shutil.rmtree(folder)
         self.client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
         self.client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
@@ -163,11 +172,10 @@ class House:
         return f"models:/{made.model_id}"
 
     def version(self, model: str, name: str, *aliases: str) -> str:
-        """A version of a registered model, with these aliases and no other."""
-        version = register(self.uri, model, name, alias="candidate", tags={}, description="")
-        self.client.delete_registered_model_alias(name, "candidate")
+        """A version of a registered model, with these aliases."""
+        version = add_version(self.uri, model, name, tags={}, description="")
         for alias in aliases:
-            self.client.set_registered_model_alias(name, alias, version)
+            set_alias(self.uri, name, alias, version)
         return version
 
     # What is asked afterwards

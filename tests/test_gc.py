@@ -14,7 +14,8 @@ from house import House, fill, make_template
 from mlflow.entities import LoggedModelStatus
 
 from mlflow_server import TrackingError, local_artifacts, local_uri
-from mlflow_server.server import STARTS_WITHIN, _born, _command, _server_process
+from mlflow_server.process import server_process, wait_until_ready
+from mlflow_server.server import SERVER_SETTINGS, _born, _command
 from mlflow_server.tracking import CLEANED_TAG
 from mlflow_server.upkeep import Upkeep
 from studies.__main__ import main
@@ -225,6 +226,19 @@ def test_a_trial_that_links_while_its_holder_is_cleaned_keeps_it_or_holds_the_we
     record.publish(study.tell(trial, 0.3))
     assert record.settle([]) == []
     assert house.has_weights(record.published[trial.number])
+
+
+def test_a_model_that_is_promoted_while_its_end_is_planned_stays_whole(house):
+    study = house.study("giaem")
+    holder, run = house.trial(study, 0.1), house.trial(study, 0.2)
+    model = house.model(run)
+    house.version(model, "giaem")
+    upkeep = Upkeep(house.uri)
+    plan = make_plan(upkeep, house.settings, keep=0)
+    house.version(model, "tumor-detector", "champion")
+    carry_out(upkeep, plan, house.root)
+    assert house.answers("models:/tumor-detector@champion", model)
+    assert house.has_weights(run) and not house.is_cleaned(holder)
 
 
 def record_of(house, name) -> Record:
@@ -497,12 +511,9 @@ def server(root):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = _command(local_uri(root), local_artifacts(root), "127.0.0.1", port)
-    base = f"http://127.0.0.1:{port}"
-    with _server_process(command, root / "server.log"):
-        deadline = time.monotonic() + STARTS_WITHIN
-        while _born(base) is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+    base, log = f"http://127.0.0.1:{port}", root / "server.log"
+    with server_process(command, log, settings=SERVER_SETTINGS) as process:
+        wait_until_ready(process, lambda: _born(base) is not None, "The server", log)
         yield base
 
 

@@ -179,11 +179,10 @@ def carry_out(upkeep: Upkeep, plan: Plan, root: Path) -> None:
     A version goes before its model and a model before its run's files, so that no record that is
     left names files that are not.
     """
-    spared = remove_versions(upkeep, plan)
-    for model in plan.needs.models_to_remove:
-        if model.id not in spared:
-            upkeep.remove_model(model)
-    clean_runs(upkeep, plan, spared={plan.holdings.models[one].run for one in spared})
+    for version in plan.needs.versions_to_remove:
+        upkeep.remove_version(version)
+    spared = {one.run for one in plan.needs.models_to_remove if not upkeep.remove_model(one)}
+    clean_runs(upkeep, plan, spared=spared)
     for duplicate in plan.duplicates:
         join(upkeep, duplicate)
     for folder in [*plan.published, *plan.orphans]:
@@ -193,17 +192,11 @@ def carry_out(upkeep: Upkeep, plan: Plan, root: Path) -> None:
         cache.forget(entry.path.stem)
 
 
-def remove_versions(upkeep: Upkeep, plan: Plan) -> set[str]:
-    """Remove versions; the models of those that have been given an alias meanwhile."""
-    spared = set()
-    for version in plan.needs.versions_to_remove:
-        if not upkeep.remove_version(version):
-            spared.add(plan.holdings.model_of(version).id)
-    return spared
-
-
 def clean_runs(upkeep: Upkeep, plan: Plan, *, spared: set[str | None]) -> None:
-    """Clean the runs, those last that hold weights: who linked to them is cleaned by then."""
+    """Clean the runs, those last that hold weights: who linked to them is cleaned by then.
+
+    The runs of models that have been registered meanwhile are spared, and so is what they link to.
+    """
     today = datetime.now(UTC).date().isoformat()
     to_clean = [run for run in plan.needs.runs_to_clean if run.id in plan.runs]
     others = {run.id for run in to_clean} - spared

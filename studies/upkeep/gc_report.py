@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from studies.upkeep.needs import CHAMPIONS
+from studies.settings import CHAMPIONS
 
 if TYPE_CHECKING:
     from studies.upkeep.gc import Plan

@@ -20,9 +20,9 @@ from mlflow_server.upkeep import (
     Holdings,
 )
 from studies.record import HOLDER, WEIGHTS_OF, reported
-from studies.storage import ranked, running_trials
+from studies.settings import CHAMPIONS
+from studies.storage import is_running, ranked
 
-CHAMPIONS = "tumor-detector"  # every version of it was the champion once, and may be again
 A_DAY = 24 * 60 * 60 * 1000  # ms; nothing takes longer to be logged
 RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
 MADE_BY = "fact.trained on"  # tag of a parent run: which generator's run made its images
@@ -59,7 +59,7 @@ def read_search(study: optuna.Study) -> Search:
     ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     return Search(
         best=[trial.number for trial in ranked(study)],
-        is_running=bool(running_trials(study)),
+        is_running=is_running(study),
         weights={trial.number: _keys(trial) for trial in trials},
         finished={trial.number for trial in trials if trial.state in ended},
     )
@@ -161,8 +161,8 @@ class _Rule:
         return int(run.tags["trial"]) in search.best[: self._keep]
 
     def is_protected(self, version: HeldVersion) -> bool:
-        """Whether a version stays whatever its trial was worth; so does one of a model that is in
-        no record."""
+        """Whether a version stays whatever its trial was worth: past champions, for a rollback, and
+        what is of no model in this record, too."""
         model = self._holdings.model_of(version)
         return bool(version.aliases) or version.name == CHAMPIONS or model is None
 
