@@ -106,7 +106,7 @@ backup: $(VENV)/ready ## Save databases, runs, models and reports: [TO=var/backu
 
 .PHONY: restore
 restore: $(VENV)/ready ## Put a backup in place: FROM=<file> [INTO=<folder>] [REPLACE=1]
-	@$(RUN) -m studies restore '$(FROM)' $(call option,INTO,into) $(call option,REPLACE,replace)
+	@$(RUN) -m studies restore $(call quoted,$(FROM)) $(call option,INTO,into) $(call option,REPLACE,replace)
 
 # As many tests at a time as there are processors, each on one: two threads on each would be slower.
 # Tests of one file stay together and share what they have trained.

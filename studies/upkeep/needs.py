@@ -21,7 +21,7 @@ from mlflow_server.upkeep import (
 )
 from studies.record import HOLDER, WEIGHTS_OF, reported
 from studies.settings import CHAMPIONS
-from studies.storage import is_running, ranked
+from studies.storage import ranked, running_trials
 
 A_DAY = 24 * 60 * 60 * 1000  # ms; nothing takes longer to be logged
 RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
@@ -59,7 +59,7 @@ def read_search(study: optuna.Study) -> Search:
     ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     return Search(
         best=[trial.number for trial in ranked(study)],
-        is_running=is_running(study),
+        is_running=bool(running_trials(study)),
         weights={trial.number: _keys(trial) for trial in trials},
         finished={trial.number for trial in trials if trial.state in ended},
     )
