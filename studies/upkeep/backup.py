@@ -84,8 +84,10 @@ def target(root: Path, to: str | None) -> Path:
         named.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(
-            f"TO={to} cannot be written to ({error.strerror}): name another."
+            f"TO={to} cannot be written to ({error.strerror}): name another place."
         ) from error
+    if named.exists():
+        raise StudyError(f"{named} exists already: name another file with TO=.")
     return named
 
 
