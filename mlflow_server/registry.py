@@ -166,7 +166,7 @@ def add_version(
     client = connect(tracking_uri)
     with tracking_errors(f"Registering {model_uri} as {name}"):
         model = client.get_logged_model(model_uri.removeprefix("models:/"))
-        digest = model.tags.get(DIGEST) or _stored_digest(model.artifact_location)
+        digest = model.tags.get(DIGEST) or _stored_digest(tracking_uri, model.artifact_location)
         version = _version_of(client, name, model)
         if version is None:
             tags = {**tags, DIGEST: digest}
@@ -280,9 +280,11 @@ def digest_files(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _stored_digest(artifact_location: str) -> str:
+def _stored_digest(tracking_uri: str, artifact_location: str) -> str:
     with TemporaryDirectory() as scratch:
-        folder = mlflow.artifacts.download_artifacts(artifact_location, dst_path=scratch)
+        folder = mlflow.artifacts.download_artifacts(
+            artifact_location, dst_path=scratch, tracking_uri=tracking_uri
+        )
         return digest_files(Path(folder))
 
 
