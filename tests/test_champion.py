@@ -107,6 +107,10 @@ def champion(root):
 
 
 def test_two_studies_become_a_champion_and_its_history(studies, command, root, capsys):
+    assert command("compare", f"{GOOD} {POOR}") == 0
+    (page,) = (root / "reports").glob("compare-*.html")
+    assert "is clearly better than" in page.read_text(encoding="utf-8")
+
     assert command("promote", GOOD, *FEW) == 0
     first = champion(root)
     assert first.tags["promoted_from"] == f"models:/{GOOD}/1"
