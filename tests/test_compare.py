@@ -248,6 +248,16 @@ def test_images_are_in_dispute_where_answers_differ_the_surest_first(settings):
     assert table["giaem"].tolist()[2] == 0 and table["dbscan"].tolist()[2] == 1
 
 
+def test_an_image_that_splits_the_winners_evenly_stands_before_a_lone_dissent(settings):
+    first, second = TRUTH.copy(), TRUTH.copy()
+    first[[5, 30]] *= -9
+    second[30] *= -0.01
+    four = [(Made(marks=f"label {i}"), scores) for i, scores in enumerate((first, second))]
+    four += [(Made("dbscan"), TRUTH), (Made("map_score"), TRUTH)]
+    (tests,) = find_test_sets(answered(settings, *four))
+    assert differing(tests)["file"].tolist() == [FILES[30], FILES[5]]
+
+
 def test_one_image_of_a_group_is_shown_and_both_classes_get_room():
     table = pd.DataFrame(
         {"file": list("abcdefg"), "label": [1, 1, 1, 1, 1, 0, 0], "group": [0, 0, 1, 2, 3, 4, 5]}

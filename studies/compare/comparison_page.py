@@ -272,9 +272,9 @@ class _Look:
         if found.shown.empty:
             return f"<p>{words}</p>"
         about = (
-            f"{words} Here {len(found.shown)} of them, the first of each group, those on which two "
-            "winners are surest of opposite answers at the top. All are in the table beside this "
-            "page."
+            f"{words} Here {len(found.shown)} of them, one of a group; of either class those first "
+            "that split the winners most evenly, and on which two are surest of opposite answers. "
+            "All are in the table beside this page."
         )
         cards = "".join(self._card(found, row) for _, row in found.shown.iterrows())
         missing = f'<p class="empty">{escape(found.missing)}</p>' if found.missing else ""

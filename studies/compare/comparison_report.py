@@ -89,24 +89,20 @@ def _standings(comparison: Comparison, pairs: list[Pair]) -> list[str]:
     """Whom each winner is clearly ahead of in F2, and behind."""
     names, said = comparison.names, []
     for contestant in comparison.contestants:
-        if contestant.answered is None:
-            continue
-        ahead, behind = [], []
-        for pair in pairs:
-            if is_clear(pair, "f2") and contestant.name in (pair.one.name, pair.other.name):
-                is_first = pair.one.name == contestant.name
+        own = [pair for pair in pairs if contestant.name in (pair.one.name, pair.other.name)]
+        sides: dict[str, list[str]] = {"ahead of": [], "behind": []}
+        for pair in own:
+            is_first = pair.one.name == contestant.name
+            is_ahead = pair.differences["f2"].is_better == is_first
+            if is_clear(pair, "f2"):
                 other = names[(pair.other if is_first else pair.one).name]
-                is_ahead = pair.differences["f2"].is_better == is_first
-                (ahead if is_ahead else behind).append(other)
-        text = "; ".join(
-            f"clearly {word} {', '.join(others)}"
-            for word, others in (("ahead of", ahead), ("behind", behind))
-            if others
-        )
+                sides["ahead of" if is_ahead else "behind"].append(other)
+        parts = [f"clearly {word} {', '.join(side)}" for word, side in sides.items() if side]
+        if left := len(own) - sum(map(len, sides.values())):
+            parts.append(f"no difference shown to {left} {'other' if left == 1 else 'others'}")
         caution = " (which misses a constraint)" if misses(contestant) else ""
-        said.append(
-            f"**{names[contestant.name]}**{caution} in F2: {text or 'no difference shown'}."
-        )
+        if own:
+            said.append(f"**{names[contestant.name]}**{caution} in F2: {'; '.join(parts)}.")
     return said
 
 

@@ -20,7 +20,7 @@ class Disagreements:
     """The images of one set of test images that are not answered alike."""
 
     names: list[str]  # the studies
-    table: pd.DataFrame  # a row an image: file, label, group, sureness, answers of the studies
+    table: pd.DataFrame  # a row an image: file, label, group, fewer, sureness, answers
     shown: pd.DataFrame  # the rows that are worth a look
     images: dict[str, np.ndarray]  # uint8 (128, 128) by file; empty where they are not at hand
     missing: str  # why there are no images
@@ -42,7 +42,8 @@ def find_disagreements(tests: TestSet, root: Path) -> Disagreements:
 
 
 def differing(tests: TestSet) -> pd.DataFrame:
-    """A row for each image that is not answered alike by all, the surest opposites first.
+    """A row for each image that is not answered alike by all: those on which the winners are split
+    most evenly first, and of these the surest opposites.
 
     How sure a study is of an answer is the rank of its score's distance from the decision among
     all images (0 to 1), so that scores of different kinds can stand beside each other; `sureness`
@@ -57,8 +58,10 @@ def differing(tests: TestSet) -> pd.DataFrame:
     answers = np.stack([scored.predicted for scored in tests.scored])  # (n_studies, n_images)
     surest = [np.where(answers == label, sure, 0).max(axis=0) for label in (0, 1)]
     table.insert(3, "sureness", np.minimum(*surest))
-    differ = answers.min(axis=0) != answers.max(axis=0)
-    return table[differ].sort_values("sureness", ascending=False, kind="stable", ignore_index=True)
+    fewer = np.minimum(answers.sum(axis=0), (1 - answers).sum(axis=0))
+    table.insert(3, "fewer", fewer)  # winners with the rarer answer
+    order = ["fewer", "sureness"]
+    return table[fewer > 0].sort_values(order, ascending=False, kind="stable", ignore_index=True)
 
 
 def worth_a_look(table: pd.DataFrame, n: int = MOST_SHOWN) -> pd.DataFrame:
