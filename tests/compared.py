@@ -29,6 +29,7 @@ SPACES = {
         "eps": FloatDistribution(1e-3, 0.1, log=True),
         "tumor_index": FloatDistribution(0, 1),
     },
+    "image_kmeans": {"tumor_index": CategoricalDistribution(["few", "many"])},
     "map_score": {"statistic": CategoricalDistribution(["mean", "p99", "max"])},
 }
 

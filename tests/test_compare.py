@@ -303,6 +303,16 @@ def test_trials_of_a_study_that_lacks_a_parameter_pass_below_its_axis(settings):
     assert NOT_USED not in (axes["tumor_index"].ticktext or ())
 
 
+def test_names_and_numbers_under_one_name_have_an_axis_each(settings):
+    contestants = read(settings, Made(), Made("image_kmeans"))
+    lines = parallel_coordinates(contestants, ["giaem", "image_kmeans"]).data[0]
+    numbers, names = (axis for axis in lines.dimensions if axis.label == "tumor_index")
+    assert list(names.ticktext) == [NOT_USED, "few", "many"]
+    for axis, lacking in ((numbers, 1), (names, 0)):
+        below = np.array(axis["values"]) == axis.tickvals[0]
+        assert (below == (np.array(lines.line.color) == lacking)).all()
+
+
 def test_infeasible_pruned_and_failed_trials_are_drawn_but_not_lit(settings):
     made = Made(states=(TrialState.FAIL,))
     contestants = read(settings, made, Made("dbscan"))
