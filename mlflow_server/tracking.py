@@ -368,16 +368,6 @@ class Tracking:
         by_step = {point.step: point.value for point in sorted(points, key=_when)}
         return [by_step[step] for step in sorted(by_step)]
 
-    def files(self, run_id: str) -> list[str]:
-        """The files and folders at a run's root."""
-        with tracking_errors(f"Listing the files of run {run_id}"):
-            return [file.path for file in self._client.list_artifacts(run_id)]
-
-    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Say more of a run, which may have ended."""
-        with tracking_errors(f"Tagging run {run_id}"):
-            self._client.log_batch(run_id, tags=_tags(tags))
-
     def tags(self, run_id: str) -> dict[str, str]:
         """A run's tags."""
         with tracking_errors(f"Reading the tags of run {run_id}"):

@@ -41,7 +41,7 @@ def write_conditions(session: Session) -> Path:
 
 
 def as_written(settings: Settings) -> dict[str, object]:
-    """What decides on a trial's numbers; folders by their whole path, wherever `make` was called."""
+    """What decides on a trial's numbers; folders by their whole path, to be found from anywhere."""
     written = {name: getattr(settings, name) for name in WRITTEN}
     return written | {
         "data": _whole_path(settings.data, known=SOURCES),
