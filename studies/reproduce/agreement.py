@@ -99,7 +99,9 @@ def those_recorded(
     A generator's epochs name their class; a record without a class has none of its epochs.
     """
     everywhere = set.intersection(*map(set, history)) if history else set()
-    own = [set(metrics) - everywhere for metrics in history]
+    own = [
+        {name for name in set(metrics) - everywhere if not is_clock(name)} for metrics in history
+    ]
     return [
         metrics
         for metrics, names in zip(history, own, strict=True)

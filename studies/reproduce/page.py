@@ -98,7 +98,7 @@ def _counted(rows: Sequence[Row]) -> str:
     n_results = sum(1 for row in rows if not row.n_epochs and row.then is not None)
     counted = [f"{n_results} metrics"] if n_results else []
     if epochs:
-        counted.append(f"{len(epochs)} of each of {max(row.n_epochs for row in epochs)} epochs")
+        counted.append(f"{len(epochs)} measures of {max(row.n_epochs for row in epochs)} epochs")
     return " and ".join(counted)
 
 

@@ -27,6 +27,7 @@ NUMERIC = (
     "torchvision",
 )
 NOT_RECORDED = "not recorded"
+MAY, CANNOT = "may", "no"
 DATA, SYNTHETIC = "data", "synthetic images"
 ROUNDING = ("packages", "device", "threads")  # what the last bits of a sum depend on
 SHOWN = 3  # packages that are named where none calculates
@@ -45,7 +46,7 @@ class Surrounding(NamedTuple):
     @property
     def differs(self) -> bool:
         """Whether it may move a number."""
-        return self.matters.startswith("yes")
+        return self.matters.startswith(MAY)
 
 
 def surroundings(recorded: Recorded, session: Session) -> list[Surrounding]:
@@ -104,21 +105,25 @@ def _data(tags: Mapping[str, str]) -> str:
 
 
 def _plain(name: str, then: str, now: str) -> Surrounding:
-    return Surrounding(name, then, now, "" if then == now else "yes")
+    return Surrounding(name, then, now, "" if then == now else MAY)
 
 
 def _commit(then: str, now: str) -> Surrounding:
     if then == now:
         return Surrounding("commit", then[:12], now[:12])
     same = same_code(then, now)
-    matters = {True: "no: the code is the same", False: "yes", None: "yes: git does not know it"}
+    matters = {
+        True: f"{CANNOT}: the code is the same",
+        False: MAY,
+        None: f"{MAY}: git does not know it here",
+    }
     return Surrounding("commit", then[:12], now[:12], matters[same])
 
 
 def _packages(then: str | None, now: str) -> Surrounding:
     """How many packages have another version, and which of those that calculate."""
     if then is None:
-        return Surrounding("packages", NOT_RECORDED, f"{len(now.splitlines())}", "yes")
+        return Surrounding("packages", NOT_RECORDED, f"{len(now.splitlines())}", MAY)
     before, after = _versions(then), _versions(now)
     moved = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if not moved:
@@ -128,7 +133,7 @@ def _packages(then: str | None, now: str) -> Surrounding:
         "packages",
         ", ".join(f"{name} {before.get(name, '-')}" for name in shown),
         ", ".join(f"{name} {after.get(name, '-')}" for name in shown),
-        "yes" if set(moved) & set(NUMERIC) else f"no: none of these {len(moved)} calculates",
+        MAY if set(moved) & set(NUMERIC) else f"{CANNOT}: none of {len(moved)} calculates",
     )
 
 
