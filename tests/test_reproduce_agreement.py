@@ -30,6 +30,7 @@ TAGS = {
     "device_name": "one",
     "threads": "1",
     "requirements": "a",
+    "mlflow.source.git.commit": "abc",
 }
 
 
@@ -168,7 +169,7 @@ def test_a_difference_names_the_code_to_come_back_to():
         Surrounding("uncommitted changes", "0123", "none", "may"),
     ]
     sentence = write_sentence(done(found, around))
-    assert "`git checkout abc`, then `git apply` on changes/0123.diff" in sentence
+    assert "`git checkout abc`, then `git apply changes/0123.diff`" in sentence
 
 
 def test_a_training_is_pruned_where_its_record_ends():

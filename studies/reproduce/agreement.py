@@ -22,7 +22,7 @@ class Tolerance(NamedTuple):
     """How far a metric may lie from its record, and why. 0 means not by a single bit."""
 
     metric: float  # of the larger value, or of 1 where both are below; of all images for counts
-    epoch: float  # of the larger value
+    epoch: float  # of the largest value that the metric had in any epoch
     reason: str
 
 
@@ -139,8 +139,8 @@ def _epochs_row(name: str, then: list[float] | None, now: list[float], tolerance
         return Row(name, None, now[-1], NEW, len(now))
     if len(then) != len(now):
         return Row(name, f"{len(then)} epochs", f"{len(now)} epochs", DIFFERS, len(now))
-    allowed = [tolerance.epoch * max(abs(a), abs(b)) for a, b in zip(then, now, strict=True)]
-    verdicts = [_verdict(*one) for one in zip(then, now, allowed, strict=True)]
+    allowed = tolerance.epoch * max(abs(value) for value in (*then, *now))
+    verdicts = [_verdict(*one, allowed) for one in zip(then, now, strict=True)]
     worst = max(range(len(now)), key=lambda i: (abs(now[i] - then[i]), i))
     verdict = next((one for one in (DIFFERS, WITHIN) if one in verdicts), EQUAL)
     return Row(name, then[worst], now[worst], verdict, len(now))

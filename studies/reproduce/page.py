@@ -5,13 +5,22 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from studies.provenance import NO_CHANGES, Commit
-from studies.reproduce.agreement import BIT_EQUAL, DIFFERS, GONE, SAME_ERROR, Agreement, Row
-from studies.reproduce.conditions import CHANGES
+from studies.reproduce.agreement import (
+    BIT_EQUAL,
+    DIFFERS,
+    GONE,
+    IN_TOLERANCE,
+    SAME_ERROR,
+    Agreement,
+    Row,
+)
+from studies.reproduce.conditions import CHANGES, REQUIREMENTS
 from studies.reproduce.recorded import Recorded
-from studies.reproduce.surroundings import Surrounding
+from studies.reproduce.surroundings import COMMIT, NOT_RECORDED, Surrounding
 from studies.summary import DISCLAIMER
 
 NAMED = 4  # metrics that a sentence names
+CODE = {"commit", "uncommitted changes"}
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,11 @@ class Reproduction:
     commit: Commit
     around: list[Surrounding]
     agreement: Agreement
+
+    @property
+    def commit_then(self) -> str:
+        """The commit that the trial ran on."""
+        return self.recorded.tags[COMMIT]
 
 
 def write_reproduction(done: Reproduction) -> str:
@@ -61,36 +75,43 @@ def write_rows(rows: Sequence[Row]) -> str:
 def write_sentence(done: Reproduction) -> str:
     """Whether the record holds, and where to look where it does not."""
     agreement, title = done.agreement, _capital(done.recorded.title)
-    reason = agreement.tolerance.reason
-    match agreement.word:
-        case word if word == SAME_ERROR:
-            return f"{title} fails with the same error again."
-        case word if word == BIT_EQUAL:
-            return f"{title} is reproduced to the last bit: {_counted(agreement.rows)}."
-        case word if word != DIFFERS:
-            allowed = f"{agreement.tolerance.metric:.0%}"
-            return f"{title} is reproduced within {allowed}, since {reason}."
+    if agreement.word == SAME_ERROR:
+        return f"{title} fails with the same error again."
+    if agreement.word == BIT_EQUAL:
+        return f"{title} is reproduced to the last bit: {_counted(agreement.rows)}."
+    allowed = agreement.tolerance
+    if agreement.word == IN_TOLERANCE:
+        return f"{title} is reproduced within {allowed.metric:.0%}, since {allowed.reason}."
     named = [row.name for row in agreement.rows if row.verdict in (DIFFERS, GONE)]
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-    return f"{title} differs from its record in {', '.join(named[:NAMED])}{more}. {_cure(done)}"
+    sentence = f"{title} differs from its record in {', '.join(named[:NAMED])}{more}."
+    return " ".join([sentence, *_cures(done)])
 
 
-def _cure(done: Reproduction) -> str:
-    """How to come back to what was."""
+def _cures(done: Reproduction) -> list[str]:
+    """How to come back to what was, as far as it is known; a sentence each."""
     changed = {one.name: one for one in done.around if one.differs}
-    if not changed:
-        return (
-            "Nothing that is recorded around it has changed: either the record was changed, or "
-            "something that calculates is not seeded."
+    cures = [f"What changed around it: {', '.join(changed)}."] if changed else []
+    if CODE & set(changed):
+        diff = changed.get("uncommitted changes")
+        known = diff and diff.then not in (NO_CHANGES, NOT_RECORDED)
+        apply = (
+            f", then `git apply {CHANGES.format(diff.then)}` of its study's run" if known else ""
         )
-    words = [f"What changed around it: {', '.join(changed)}."]
-    if "commit" in changed or "uncommitted changes" in changed:
-        words.append(f"Its code: `git checkout {done.around[0].then}`")
-        changes = changed.get("uncommitted changes")
-        if changes and changes.then != NO_CHANGES:
-            words[-1] += f", then `git apply` on {CHANGES.format(changes.then)} of its parent run"
-        words[-1] += "."
-    return " ".join(words)
+        cures.append(f"Its code: `git checkout {done.commit_then[:12]}`{apply}.")
+    if "packages" in changed and "requirements" in done.recorded.tags:
+        file = REQUIREMENTS.format(done.recorded.tags["requirements"])
+        cures.append(f"Its packages: {file} of its study's run.")
+    allowed = done.agreement.tolerance
+    if allowed.metric:
+        cures.append(
+            f"{allowed.metric:.0%} was allowed, since {allowed.reason}; a training on few images "
+            "can make more of that."
+        )
+    return cures or [
+        "Nothing that is recorded around it has changed: either the record was changed, or "
+        "something that calculates is not seeded."
+    ]
 
 
 def _counted(rows: Sequence[Row]) -> str:
