@@ -218,7 +218,7 @@ def test_a_parent_run_is_answered_with_its_best_trial(giaem, reproduce, client, 
     assert status == 2
     assert "has no best trial" in said
     tracking = Tracking(place["tracking_uri"], place["root"])
-    tracking.set_tags(parent, {"best_trial": "1", "best_run": giaem[1]})
+    tracking.tag(parent, {"best_trial": "1", "best_run": giaem[1]})
     status, said = reproduce(parent)
     assert status == 0
     assert f"giaem (slices) is a whole study: its best trial is 1, run {giaem[1]}." in said
