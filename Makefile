@@ -6,7 +6,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 STUDY ?= global_kmeans
 VENV := .venv
-RUN := $(VENV)/bin/python
+# `make reproduce RUN=` names a run; everywhere else RUN is the interpreter.
+TRIAL_RUN := $(RUN)
+override RUN := $(VENV)/bin/python
 
 # glibc hands large blocks back to the system at each training step; keeping them saves page faults.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
@@ -83,6 +85,10 @@ rollback: $(VENV)/ready ## Put the champion before the present one back: [ALIAS=
 .PHONY: history
 history: $(VENV)/ready ## List every decision about champions [JSON=1]
 	@$(RUN) -m studies history $(call option,JSON,json)
+
+.PHONY: reproduce
+reproduce: $(VENV)/ready ## Run a trial again and hold it against its record: RUN=<run id or models:/<name>@<alias>> [DEVICE=]
+	@$(RUN) -m studies reproduce $(call quoted,$(TRIAL_RUN)) $(call option,DEVICE,device)
 
 .PHONY: studies
 studies: $(VENV)/ready ## List the studies, a line each

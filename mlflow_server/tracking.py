@@ -35,6 +35,7 @@ from mlflow_server.connection import TrackingError, connect, is_server, tracking
 
 RUNS_A_PAGE = 1000
 SYSTEM_METRICS_INTERVAL = 2  # seconds
+SYSTEM_METRICS = "system/"  # how their names begin
 VIEW_TAG = "mlflow.sharedViewState."  # + key: where the UI keeps a view that was shared
 CLOSED_TAG = "closed"  # why a run was ended that its own process left RUNNING
 CLEANED_TAG = "cleaned"  # when a run's files were removed; its parameters and metrics stay
@@ -58,6 +59,19 @@ class TaggedRun(NamedTuple):
     run_id: str
     status: str
     tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """What a run says of itself. `series` has each metric's values by step; what the machine was
+    busy with is left out."""
+
+    run_id: str
+    name: str
+    status: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    series: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -327,6 +341,33 @@ class Tracking:
         with tracking_errors(f"Opening the run {name}"):
             return self._create_run(experiment_id, name, tags=tags)
 
+    def runs_beginning(self, prefix: str) -> list[str]:
+        """The ids that begin so, of runs in any experiment."""
+        with tracking_errors(f"Looking for runs {prefix}"):
+            experiments = [found.experiment_id for found in self._experiments()]
+            query = f"attributes.run_id LIKE {_quoted(f'{prefix}%')}"
+            return [run.info.run_id for run in self._search(experiments, query)]
+
+    def read_run(self, run_id: str) -> KnownRun:
+        """All that a run says of itself but its files."""
+        with tracking_errors(f"Reading run {run_id}"):
+            run = self._client.get_run(run_id)
+            names = [name for name in run.data.metrics if not name.startswith(SYSTEM_METRICS)]
+            return KnownRun(
+                run_id=run_id,
+                name=run.info.run_name,
+                status=run.info.status,
+                tags=dict(run.data.tags),
+                params=dict(run.data.params),
+                series={name: self._series(run_id, name) for name in names},
+            )
+
+    def _series(self, run_id: str, metric: str) -> list[float]:
+        """A metric's values by step; the last where a step was logged again."""
+        points = self._client.get_metric_history(run_id, metric)
+        by_step = {point.step: point.value for point in sorted(points, key=_when)}
+        return [by_step[step] for step in sorted(by_step)]
+
     def tags(self, run_id: str) -> dict[str, str]:
         """A run's tags."""
         with tracking_errors(f"Reading the tags of run {run_id}"):
@@ -420,6 +461,10 @@ class Tracking:
 def view_key(study: str) -> str:
     """What a study's view of the runs table is called in addresses."""
     return re.sub(r"\W+", "_", study)
+
+
+def _when(point: Metric) -> tuple[int, int]:
+    return point.timestamp, point.step
 
 
 def _quoted(value: str) -> str:

@@ -31,6 +31,7 @@ from studies.publish import (
     write_evidence,
 )
 from studies.record import ModelFormat, Record
+from studies.reproduce.conditions import write_conditions
 from studies.session import Session, open_session
 from studies.settings import Settings
 from studies.space import describe
@@ -197,10 +198,12 @@ def open_record(session: Session, search: optuna.Study) -> Record | None:
     A database that cannot be opened is an error: it would not come back by itself.
     """
     settings = session.settings
+    conditions = write_conditions(session)  # kept for a server that is away
     try:
         tracking = Tracking(settings.tracking_uri, settings.artifact_root)
         running = [trial.number for trial in trials_in(search, TrialState.RUNNING)]
         record = _open_record(session, tracking, running)
+        tracking.log_artifacts(record.parent_id, conditions)
     except TrackingError as error:
         if not settings.tracking_uri.startswith("http"):
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlflow_server import DatasetUse
-from studies.provenance import Commit, read_commit
+from studies.provenance import Commit, digest, installed_packages, read_commit
 from studies.settings import (
     DEFAULT_DETECTOR,
     REAL,
@@ -124,7 +124,9 @@ class Session:
         }
 
     def tags(self) -> dict[str, str]:
-        """What runs are filtered by; the digest is the real images'."""
+        """What runs are filtered by, and what trials of one study may differ in; the digest is the
+        real images'."""
+        machine = device_summary(self.lab.device)
         return {
             "data": self.real.name,
             "data_digest": self.real.digest,
@@ -133,9 +135,13 @@ class Session:
             "leaks": str(max(self.leaks.values()) > 0).lower(),
             "seed": str(self.lab.seed),
             "device": self.lab.device.type,
+            "device_name": machine["device_name"],
+            "threads": machine["threads"],
             "precision": self.lab.precision,
             "mlflow.source.git.commit": self.commit.hash,
             "git_dirty": str(self.commit.is_dirty).lower(),
+            "changes": self.commit.changes,
+            "requirements": digest(installed_packages()),
             "train_on": self.settings.train_on,
             **(self._training() if self.joined else {}),
         }
@@ -182,8 +188,19 @@ class Session:
         return {"name": self.lab.detector, **fixed}
 
 
-def open_session(study: Study, settings: Settings, say: Callable[[str], None]) -> Session:
-    """Find or make everything that trials need; raises what is wrong with the input."""
+def open_session(
+    study: Study,
+    settings: Settings,
+    say: Callable[[str], None],
+    *,
+    cache: Cache | None = None,
+    precision: str | None = None,
+) -> Session:
+    """Find or make everything that trials need; raises what is wrong with the input.
+
+    What is made once is kept in `cache`, else below the settings' root; `precision` is otherwise
+    what is faster here.
+    """
     check_settings(study, settings)
     device = resolve_device(settings.device)
     detector = settings.detector
@@ -207,9 +224,9 @@ def open_session(study: Study, settings: Settings, say: Callable[[str], None]) -
             dataset, splits, synthetic, mode=settings.train_on, scheme=study.scheme
         )
     lab = Lab(
-        store=FeatureStore(dataset, Cache(settings.root / "cache"), device, say),
+        store=FeatureStore(dataset, cache or Cache(settings.root / "cache"), device, say),
         splits=splits,
-        precision=resolve_precision(device, root=settings.root / "cache"),
+        precision=precision or resolve_precision(device, root=settings.root / "cache"),
         seed=settings.seed,
         detector=detector,
     )

@@ -1,14 +1,19 @@
 """Which device trains, and in which precision.
 
-Owns the names of devices and the probe that decides on bfloat16. Knows nothing of networks.
+Owns the names of devices, the number of threads and the probe that decides on bfloat16. Knows
+nothing of networks.
 """
 
 import json
+import os
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from training.cache import Cache, make_key
@@ -52,6 +57,22 @@ def resolve_precision(device: torch.device, *, root: Path) -> str:
 
     folder = Cache(root / "precision").get_or_make(make_key(**machine), make)
     return json.loads((folder / "precision.json").read_text())["precision"]
+
+
+@contextmanager
+def on_threads(n: int | None) -> Iterator[None]:
+    """Calculate on n threads within, as far as there are as many processors: sums over another
+    number of threads are rounded otherwise. None leaves them as they are."""
+    before = torch.get_num_threads()
+    if n in (None, before) or n > (os.cpu_count() or 1):
+        yield
+        return
+    torch.set_num_threads(n)
+    try:
+        with threadpool_limits(n):  # NumPy's own
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def device_summary(device: torch.device) -> dict[str, str]:
