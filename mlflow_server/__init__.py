@@ -1,6 +1,14 @@
 """All that speaks to MLflow. The only package here that imports it; it imports none of ours."""
 
-from mlflow_server.connection import TrackingError, local_artifacts, local_uri
+from mlflow_server.connection import TrackingError, TrackingRefused, local_artifacts, local_uri
 from mlflow_server.tracking import DatasetUse, Tracking, TrialRun
 
-__all__ = ["DatasetUse", "Tracking", "TrackingError", "TrialRun", "local_artifacts", "local_uri"]
+__all__ = [
+    "DatasetUse",
+    "Tracking",
+    "TrackingError",
+    "TrackingRefused",
+    "TrialRun",
+    "local_artifacts",
+    "local_uri",
+]

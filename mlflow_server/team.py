@@ -7,10 +7,11 @@ addresses that are answered. Does not start the process (server.py), and knows n
 
 import ipaddress
 import os
+import re
 import secrets
 import socket
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,15 +41,19 @@ SHUT = {
 }
 
 
+# This machine's own names, at any port: through an ssh tunnel it is another one.
+LOOPBACK = ("localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*")
+
+
 @dataclass(frozen=True)
 class Door:
     """How a server is reached: its address, the names it answers to, and what guards it."""
 
     host: str
     port: int
-    names: tuple[str, ...]  # as they may stand in a Host header
+    names: tuple[str, ...] = ()  # as they may stand in a Host header, beside this machine's own
     options: tuple[str, ...] = ()  # of `mlflow server`
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def base(self) -> str:
@@ -61,9 +66,9 @@ class Door:
         origins = [f"{scheme}://{name}" for name in self.names for scheme in ("http", "https")]
         return [
             *("--host", self.host, "--port", str(self.port)),
-            *("--allowed-hosts", ",".join(self.names)),
-            *("--cors-allowed-origins", ",".join(origins)),
-            *("--x-frame-options", "DENY"),
+            *("--allowed-hosts", ",".join([*LOOPBACK, *self.names])),
+            *(("--cors-allowed-origins", ",".join(origins)) if origins else ()),
+            *("--x-frame-options", "SAMEORIGIN"),
             *self.options,
         ]
 
@@ -75,12 +80,12 @@ def without_login(host: str, port: int, *, allowed_hosts: Sequence[str] = ()) ->
             f"HOST={host} lets others in: ask for their names and passwords with AUTH=1, "
             f"or leave HOST at 127.0.0.1."
         )
-    return Door(host, port, answered_names(host, port, allowed_hosts), environment=SHUT)
+    if allowed_hosts:
+        raise TrackingError("ALLOWED_HOSTS names where others come from: it needs AUTH=1.")
+    return Door(host, port, answered_names(host, port, ()), environment=SHUT)
 
 
-def with_login(
-    host: str, port: int, *, allowed_hosts: Sequence[str] = (), folder: Path
-) -> Door:
+def with_login(host: str, port: int, *, allowed_hosts: Sequence[str] = (), folder: Path) -> Door:
     """For whoever has a name and a password. `folder` keeps them, and the server's secret."""
     names = answered_names(host, port, allowed_hosts)
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +101,7 @@ def with_login(
         options=("--app-name", "basic-auth"),
         environment={
             **SHUT,
+            **dict.fromkeys(SECRETS, ""),  # whoever starts the server may be logged in elsewhere
             **admin,
             "MLFLOW_AUTH_CONFIG_PATH": str(settings.resolve()),
             "MLFLOW_FLASK_SERVER_SECRET_KEY": _kept_secret(folder / "server.secret"),
@@ -122,17 +128,17 @@ def check_password(password: str, source: str) -> None:
 
 
 def answered_names(host: str, port: int, also: Sequence[str]) -> tuple[str, ...]:
-    """The Host headers that are answered: this machine's, and `also`, with and without the port."""
+    """The Host headers that are answered: `host` or the machine's name, and `also`, each with and
+    without the port."""
     for name in also:
-        if not name or set(name) & set("*/ ?[]") - set("[]" if name.startswith("[") else ""):
+        if not re.fullmatch(r"[\w.-]+(:\d+)?|\[[\da-fA-F:]+\](:\d+)?", name):
             raise TrackingError(
-                f"ALLOWED_HOSTS must be names or addresses, a comma between them, got {name!r}: "
-                f"patterns and http:// are not taken."
+                f"ALLOWED_HOSTS must be names or addresses as browsers write them, without http:// "
+                f"and patterns, a comma between two, got {name!r}."
             )
-    own = ["127.0.0.1", "localhost", *([socket.gethostname()] if _is_everywhere(host) else [host])]
-    hosts = [_bracketed(name) for name in [*own, *also]]
-    with_port = [f"{name}:{port}" for name in hosts if not _has_port(name)]
-    return tuple(dict.fromkeys([*with_port, *map(_bracketed, also)]))
+    own = [socket.gethostname()] if _is_everywhere(host) else [_bracketed(host)]
+    both = [(name, f"{name}:{port}") for name in [*own, *also]]
+    return tuple(dict.fromkeys(name for pair in both for name in pair))
 
 
 def is_loopback(host: str) -> bool:
@@ -149,10 +155,6 @@ def _is_everywhere(host: str) -> bool:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
-
-
-def _has_port(name: str) -> bool:
-    return name.rpartition("]")[2].count(":") == 1
 
 
 def _admin(users: Path) -> dict[str, str]:
