@@ -61,10 +61,8 @@ def _why_refused(error: Exception) -> str | None:
         status = error.get_http_status_code()
     name = read_mlflow_creds().username
     if status == 401:
-        return (
-            f"the server does not know {name or 'who asks'} by this password. Set "
-            f"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-        )
+        known = f"the server knows no {name} with this password" if name else "it asks who it is"
+        return f"{known}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
     if status != 403:
         return None
     if "Host header" in str(error):

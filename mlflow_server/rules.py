@@ -19,25 +19,23 @@ from mlflow.utils.uri import validate_path_is_safe
 RESEARCHER = "researcher"  # the role whose holders may begin experiments and registered models
 HERE = "default"  # roles belong to a workspace, and without workspaces there is one
 
-OPEN = {
+PAGES = ("/", "/version", "/graphql", "/get-artifact", "/model-versions/get-artifact")
+OPEN = (  # parts of MLflow's API
     "artifacts",
     "experiments",
-    "get-artifact",
-    "graphql",
+    "gateway-proxy",  # says that there is no gateway (team.py)
     "logged-models",
     "metrics",
-    "mlflow-artifacts",
     "model-versions",
     "registered-models",
     "roles",
     "runs",
-    "server-info",
     "ui-telemetry",
     "users",
-    "version",
-}
-CLOSED = ("users/create-ui", "runs/create-promptlab-run")
+)
+SIGN_UP = "users/create-ui"  # an admin's `make user` says who may come
 BEGINS = ("experiments/create", "registered-models/create")
+CLOSED = "This part of MLflow is closed on this server."
 
 
 def authorize():
@@ -60,32 +58,28 @@ def _admit():
 
 
 def called(path: str) -> str:
-    """What a path asks for, without the prefix of its API: `runs/create`, or "" for the pages."""
-    return re.sub(r"^/(?:(?:ajax-)?api/\d+\.\d+/)?(?:mlflow/)?", "", path)
+    """What a path asks of MLflow's API, without its prefix, as in `runs/create`; else ""."""
+    named = re.fullmatch(r"/(?:ajax-)?api/\d+\.\d+/mlflow/(.+)", path)
+    return named[1] if named else ""
 
 
 def refusal(path: str) -> str | None:
     """Why nobody is answered at this path; None where MLflow decides."""
+    if files := re.fullmatch(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts(?:/(.*))?", path):
+        return _why_not_file(files[1])
     asked = called(path)
-    family = asked.partition("/")[0]
-    if asked and (family not in OPEN or asked in CLOSED):
-        return "This part of MLflow is closed on this server."
-    if family == "mlflow-artifacts":
-        return _why_not_file(asked)
-    return None
+    is_open = asked.partition("/")[0] in OPEN and asked != SIGN_UP
+    return None if is_open or path in PAGES else CLOSED
 
 
-def _why_not_file(asked: str) -> str | None:
+def _why_not_file(path: str | None) -> str | None:
     """Files are asked for below an experiment's number, by which MLflow knows whose they are.
 
     Those of studies that were run beside the server lie under other names, and are read through
     their runs.
     """
-    path = re.sub(r"^mlflow-artifacts/artifacts/?", "", asked)
-    if path == asked:
-        return "This part of MLflow is closed on this server."
     try:
-        safe = validate_path_is_safe(path or request.args.get("path", ""))
+        safe = validate_path_is_safe(request.args.get("path", "") if path is None else path)
     except MlflowException:
         safe = ""
     below_experiment = re.match(r"\d+(/|$)", safe)

@@ -38,6 +38,7 @@ SHUT = {
     "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
     "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
     "MLFLOW_ENABLE_WORKSPACES": "false",
+    "MLFLOW_DEPLOYMENTS_TARGET": "",  # the UI asks what gateways there are: none
 }
 
 
