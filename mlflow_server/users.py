@@ -17,6 +17,7 @@ from mlflow_server.team import check_name, check_password
 
 READER, ADMIN = "reader", "admin"
 ROLES = (READER, RESEARCHER, ADMIN)  # each may what those before it may
+HIDDEN = "?"  # only admins see the roles and grants of others
 DEFAULT = "DEFAULT"  # a grant is taken back: the user reads, as all do
 PERMISSIONS = ("READ", "EDIT", "MANAGE", "DENY", DEFAULT)  # DENY: not even seen
 
@@ -43,9 +44,8 @@ class Users:
             )
         self._uri = uri.rstrip("/")
         self._client = connect(uri)
-        self._me = read_mlflow_creds().username
         try:
-            self._ask("GET", "users/current")
+            self._me = self._ask("GET", "users/current")["user"]
         except MlflowException as error:
             raise TrackingError(
                 f"The server at {uri} has no log-in: start it with `make server AUTH=1`."
@@ -72,7 +72,11 @@ class Users:
     def set_password(self, name: str, password: str) -> None:
         """Give another password; one's own needs no admin."""
         check_password(password, "The password")
-        own = {"current_password": read_mlflow_creds().password} if name == self._me else {}
+        own = (
+            {"current_password": read_mlflow_creds().password}
+            if name == self._me["username"]
+            else {}
+        )
         with tracking_errors(f"Setting the password of {name}"):
             self._ask("PATCH", "users/update-password", username=name, password=password, **own)
 
@@ -106,13 +110,19 @@ class Users:
                 "resource_type": kind,
                 "resource_id": self._id(kind, resource),
             }
-            held = [known for of, known, _ in self._known(name).grants if of == kind]
-            if resource in held:
-                self._ask("POST", "users/permissions/revoke", version=3, **whom)
+            self._take_back(whom)
             if permission != DEFAULT:
                 self._ask(
                     "POST", "users/permissions/grant", version=3, **whom, permission=permission
                 )
+
+    def _take_back(self, whom: dict[str, str]) -> None:
+        """Who is no admin does not see other users' grants, even on what is their own."""
+        try:
+            self._ask("POST", "users/permissions/revoke", version=3, **whom)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
 
     def _known(self, name: str) -> User:
         users = self.all()
@@ -126,6 +136,8 @@ class Users:
         """Roles that MLflow keeps for one user alone, `__user_<id>__`, hold their grants."""
         names = [role["name"] for role in found["roles"]]
         role = ADMIN if found["is_admin"] else RESEARCHER if RESEARCHER in names else READER
+        if role == READER and not self._me["is_admin"] and found["id"] != self._me["id"]:
+            role = HIDDEN
         own = [role for role in found["roles"] if role["name"] == f"__user_{found['id']}__"]
         return User(found["username"], role, tuple(_grants(own, experiments)))
 

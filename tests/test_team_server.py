@@ -7,12 +7,14 @@ by the last test.
 import http.client
 import json
 import os
+import sqlite3
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 from team_server import ADMIN, PASSWORDS, READER, RESEARCHER, free_port
 
 from mlflow_server import (
@@ -47,7 +49,7 @@ class Limit:
         return pd.DataFrame({"label": (score >= 0).astype(np.int64), "score": score})
 
 def load(folder):
-    return Limit(float(load_file(Path(folder) / "weights.safetensors")["limit"]))
+    return Limit(load_file(Path(folder) / "weights.safetensors")["limit"].item())
 """
 
 
@@ -404,7 +406,8 @@ def test_no_path_climbs_out_of_the_artifacts(team, study, door):
     for climb in CLIMBS:
         path = door.replace("{}", climb).format(**study)
         status, text = asked_raw(team, "GET", path, ADMIN)
-        assert 400 <= status < 500, (path, status, text)
+        lists_nothing = status == 200 and list(json.loads(text)) == ["root_uri"]
+        assert 400 <= status < 500 or lists_nothing, (path, status, text)
         assert secret not in text and "root:" not in text
 
 
@@ -538,30 +541,40 @@ class Plain(mlflow.pyfunc.PythonModel):
 # Studies
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of distinct noise images, enough for a study to begin."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for name in ("yes", "no"):
+        (folder / name).mkdir()
+        for i in range(20):
+            noise = rng.integers(0, 255, (64, 64), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / name / f"{i}.png")
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "password", "sentence"),
     [
-        (None, None, "it asks who it is. Set MLFLOW_TRACKING_USERNAME"),
+        ("", "", "it asks who it is. Set MLFLOW_TRACKING_USERNAME"),
         (RESEARCHER, "ana-has-a-wrong-one", "the server knows no ana with this password"),
         (READER, PASSWORDS[READER], "ben reads here, and begins nothing"),
     ],
 )
 def test_a_study_without_the_right_login_ends_before_its_first_trial(
-    team, tmp_path, monkeypatch, capsys, name, password, sentence
+    team, images, tmp_path, monkeypatch, capsys, name, password, sentence
 ):
     monkeypatch.setenv("VAR_DIR", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", team.uri)
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
-    for key, value in {"USERNAME": name, "PASSWORD": password}.items():
-        if value is None:
-            monkeypatch.delenv(f"MLFLOW_TRACKING_{key}", raising=False)
-        else:
-            monkeypatch.setenv(f"MLFLOW_TRACKING_{key}", value)
-    assert main(["run", "giaem", "--data", "phantom", "--trials", "1"]) == 2
-    said = capsys.readouterr()
-    assert sentence in said.err and "trial 0" not in said.out
-    assert not (tmp_path / "cache").exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", name)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    assert main(["run", "giaem", "--data", str(images), "--trials", "1"]) == 2
+    assert sentence in capsys.readouterr().err
+    with sqlite3.connect(tmp_path / "optuna.db") as trials:
+        begun = "select count(*) from trials where state != 'WAITING'"
+        assert trials.execute(begun).fetchone() == (0,)
 
 
 @pytest.mark.slow
