@@ -39,6 +39,7 @@ from mlflow_server.connection import (
     is_server,
     tracking_errors,
 )
+from mlflow_server.files import fetch_run_files
 
 RUNS_A_PAGE = 1000
 SYSTEM_METRICS_INTERVAL = 2  # seconds
@@ -379,7 +380,7 @@ class Tracking:
         """Copy a run's file or folder to below `to`; the path of the copy."""
         to.mkdir(parents=True, exist_ok=True)
         with tracking_errors(f"Downloading {path} of run {run_id}"):
-            return Path(self._client.download_artifacts(run_id, path, dst_path=str(to)))
+            return fetch_run_files(self._client, run_id, path, to)
 
     def _log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
         if not folder.is_dir():  # MLflow would log nothing and say nothing

@@ -598,6 +598,34 @@ def test_a_study_that_was_begun_beside_the_server_is_not_continued_over_it(team,
         direct.experiment("over it", note="", tags={})
 
 
+@pytest.mark.slow
+def test_what_was_logged_beside_the_server_is_read_over_it(
+    team, study, log_in, tmp_path, monkeypatch
+):
+    beside = Tracking(local_uri(team.root), local_artifacts(team.root))
+    experiment = beside.experiment("read beside", note="", tags={})
+    run_id = beside.open_study(experiment, "giaem", params={}, tags={}, datasets=[])
+    (tmp_path / "files" / "deep").mkdir(parents=True)
+    (tmp_path / "files" / "deep" / "a b.txt").write_text("å")
+    (tmp_path / "files" / "empty").touch()
+    beside.log_artifacts(run_id, tmp_path / "files")
+    model_uri = log_limit(local_uri(team.root), run_id, study["folder"], name="beside")
+    register(local_uri(team.root), model_uri, "beside", tags={}, description="")
+    log_in(READER)
+    over_it = Tracking(team.uri, tmp_path)
+    copy = over_it.download(run_id, "deep/a b.txt", tmp_path / "copies")
+    assert copy == tmp_path / "copies" / "deep" / "a b.txt" and copy.read_text() == "å"
+    assert over_it.download(run_id, "empty", tmp_path / "copies").read_bytes() == b""
+    assert [p.name for p in over_it.download(run_id, "deep", tmp_path / "all").iterdir()] == [
+        "a b.txt"
+    ]
+    for uri in (model_uri, "models:/beside@candidate"):
+        model = load_model(team.uri, uri)
+        assert model.predict([np.full((4, 4), 200, np.uint8)]).label.tolist() == [1]
+    with pytest.raises(TrackingError, match="Downloading nope"):
+        over_it.download(run_id, "nope", tmp_path / "copies")
+
+
 # The process
 
 
