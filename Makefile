@@ -108,7 +108,6 @@ backup: $(VENV)/ready ## Save databases, runs, models and reports: [TO=var/backu
 restore: $(VENV)/ready ## Put a backup in place: FROM=<file> [INTO=<folder>] [REPLACE=1]
 	@$(RUN) -m studies restore $(call quoted,$(FROM)) $(call option,INTO,into) $(call option,REPLACE,replace)
 
-
 .PHONY: server
 server: $(VENV)/ready ## Open it to a team: [HOST=127.0.0.1] [PORT=5000] [AUTH=1] [ALLOWED_HOSTS=mlflow.lab.example]
 	@$(RUN) -m studies server $(call option,HOST,host) $(call option,PORT,port) $(call option,AUTH,auth) \

@@ -5,13 +5,20 @@ do is in rules.py.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds, read_mlflow_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-from mlflow_server.connection import TrackingError, connect, is_server, tracking_errors
+from mlflow_server.connection import (
+    TrackingError,
+    TrackingRefused,
+    connect,
+    is_server,
+    tracking_errors,
+)
 from mlflow_server.rules import HERE, RESEARCHER
 from mlflow_server.team import check_name, check_password
 
@@ -32,6 +39,10 @@ class User(NamedTuple):
     grants: tuple[tuple[str, str, str], ...] = ()
 
 
+class NoLogin(TrackingError):
+    """A server that lets everybody do everything."""
+
+
 class Users:
     """The users of one server, as far as whoever is logged in may see and change them."""
 
@@ -47,7 +58,7 @@ class Users:
         try:
             self._me = self._ask("GET", "users/current")["user"]
         except MlflowException as error:
-            raise TrackingError(
+            raise NoLogin(
                 f"The server at {uri} has no log-in: start it with `make server AUTH=1`."
             ) from error
 
@@ -116,6 +127,29 @@ class Users:
                     "POST", "users/permissions/grant", version=3, **whom, permission=permission
                 )
 
+    def check_may_register(self, model: str) -> None:
+        """Say at once what the server would say at the end of a study."""
+        name = self._me["username"]
+        me = self._known(name)
+        if me.role == ADMIN:
+            return
+        asked = {"username": name, "resource_type": "registered_model", "resource_id": model}
+        with tracking_errors(f"Asking who may register versions of {model}"):
+            try:
+                self._client.get_registered_model(model)
+                held = self._ask("GET", "users/permissions/get", version=3, **asked)["permission"]
+                may = held in ("EDIT", "MANAGE")
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                may = me.role == RESEARCHER
+        if not may:
+            raise TrackingRefused(
+                f"{name} may not register versions of {model}, as the study would at its end. Who "
+                f"owns it, or an admin, can allow it: `make grant NAME={name} PERMISSION=EDIT "
+                f"MODEL={model}`; or give the study a LABEL."
+            )
+
     def _take_back(self, whom: dict[str, str]) -> None:
         """Who is no admin does not see other users' grants, even on what is their own."""
         try:
@@ -172,3 +206,10 @@ def _grants(roles: Sequence[dict[str, Any]], experiments: dict[str, str]):
             kind, named = grant["resource_type"], grant["resource_pattern"]
             name = experiments.get(named, named) if kind == "experiment" else named
             yield kind, name, grant["permission"]
+
+
+def check_may_register(uri: str, model: str) -> None:
+    """Refuse what a server with a log-in would refuse this user; all others refuse nothing."""
+    if is_server(uri):
+        with suppress(NoLogin):
+            Users(uri).check_may_register(model)

@@ -20,6 +20,7 @@ import models
 import training
 from mlflow_server import Tracking, TrackingError, TrackingRefused
 from mlflow_server.registry import makes, tells
+from mlflow_server.users import check_may_register
 from studies.finish import TEST_LOOKS, test_looks
 from studies.progress import show_markdown, show_progress
 from studies.publish import (
@@ -200,6 +201,7 @@ def open_record(session: Session, search: optuna.Study) -> Record | None:
     settings = session.settings
     try:
         tracking = Tracking(settings.tracking_uri, settings.artifact_root)
+        check_may_register(settings.tracking_uri, session.slug)
         running = [trial.number for trial in trials_in(search, TrialState.RUNNING)]
         record = _open_record(session, tracking, running)
     except TrackingRefused:

@@ -29,6 +29,7 @@ from mlflow_server.registry import digest_files, load_model, log_model, register
 from mlflow_server.rules import refusal
 from mlflow_server.server import serve_team
 from mlflow_server.team import answered_names, with_login, without_login
+from mlflow_server.users import check_may_register
 from studies.__main__ import main
 
 LONG = "correct-horse-battery"
@@ -559,7 +560,7 @@ def images(tmp_path_factory):
     [
         ("", "", "it asks who it is. Set MLFLOW_TRACKING_USERNAME"),
         (RESEARCHER, "ana-has-a-wrong-one", "the server knows no ana with this password"),
-        (READER, PASSWORDS[READER], "ben reads here, and begins nothing"),
+        (READER, PASSWORDS[READER], "ben may not register versions of giaem-images"),
     ],
 )
 def test_a_study_without_the_right_login_ends_before_its_first_trial(
@@ -584,6 +585,18 @@ def test_a_reader_s_study_ends_where_the_experiment_is_another_s(team, study, lo
     experiment = tracking.experiment("giaem", note="", tags={})
     with pytest.raises(TrackingRefused, match="EXPERIMENT=<name>"):
         tracking.open_study(experiment, "bens", params={}, tags={}, datasets=[])
+
+
+@pytest.mark.slow
+def test_who_may_register_is_known_before_a_study(team, study, log_in):
+    for user, refused in [(READER, {"tumor-detector", "new"}), (RESEARCHER, set()), (ADMIN, set())]:
+        log_in(user)
+        for model in ("tumor-detector", "new"):
+            if model in refused:
+                with pytest.raises(TrackingRefused, match=f"ben may not register.*MODEL={model}"):
+                    check_may_register(team.uri, model)
+            else:
+                check_may_register(team.uri, model)
 
 
 @pytest.mark.slow
@@ -622,6 +635,9 @@ def test_what_was_logged_beside_the_server_is_read_over_it(
     for uri in (model_uri, "models:/beside@candidate"):
         model = load_model(team.uri, uri)
         assert model.predict([np.full((4, 4), 200, np.uint8)]).label.tolist() == [1]
+    log = (team.root / "mlflow" / "server.log").read_text()
+    assert f"GET /get-artifact?run_id={run_id}" in log  # and not from the folder itself
+    assert f"/mlflow/logged-models/{model_uri.removeprefix('models:/')}/artifacts/files?" in log
     with pytest.raises(TrackingError, match="Downloading nope"):
         over_it.download(run_id, "nope", tmp_path / "copies")
 
@@ -654,14 +670,15 @@ def test_a_server_that_is_started_again_keeps_its_users(team, study, monkeypatch
     monkeypatch.setenv("MLFLOW_AUTH_ADMIN_USERNAME", RESEARCHER)
     with pytest.raises(TrackingError, match="ana is a user, and no admin"):
         with_login("127.0.0.1", team.port, folder=folder)
-    team.start()  # without the admin's password: it is kept
+    monkeypatch.delenv("MLFLOW_AUTH_ADMIN_USERNAME")
+    monkeypatch.delenv("MLFLOW_AUTH_ADMIN_PASSWORD")
+    with_login("127.0.0.1", team.port, folder=folder)  # the admin's password is kept
+    team.start(
+        MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORDS[ADMIN], MLFLOW_TRACKING_PASSWORD=PASSWORDS[RESEARCHER]
+    )
     path = "/api/2.0/mlflow/users/current"
     for user in PASSWORDS:
         assert team.ask("GET", path, user).json()["user"]["username"] == user
     assert team.ask("GET", path).status_code == 401
-    assert not any(
-        "PASSWORD" in key and v
-        for p in team.processes()[1:]
-        for key, v in p.environ().items()
-        if key.startswith("MLFLOW")
-    )
+    for process in team.processes()[1:]:
+        assert not set(PASSWORDS.values()) & set(process.environ().values())
