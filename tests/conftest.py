@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from team_server import ADMIN, PASSWORDS, READER, RESEARCHER, TeamServer
 
-from mlflow_server.users import Users
 from training.data import load
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +37,8 @@ def br35h_dir() -> Path:
 @pytest.fixture(scope="session")
 def team(tmp_path_factory):
     """A running server for a team: admin, ana who is a researcher, and ben who reads."""
+    from mlflow_server.users import Users  # MLflow takes seconds to import
+
     server = TeamServer(tmp_path_factory.mktemp("team"))
     server.start(MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORDS[ADMIN])
     with pytest.MonkeyPatch.context() as patch:
