@@ -114,6 +114,24 @@ backup: $(VENV)/ready ## Save databases, runs, models and reports: [TO=var/backu
 restore: $(VENV)/ready ## Put a backup in place: FROM=<file> [INTO=<folder>] [REPLACE=1]
 	@$(RUN) -m studies restore $(call quoted,$(FROM)) $(call option,INTO,into) $(call option,REPLACE,replace)
 
+.PHONY: server
+server: $(VENV)/ready ## Open it to a team: [HOST=127.0.0.1] [PORT=5000] [AUTH=1] [ALLOWED_HOSTS=mlflow.lab.example]
+	@$(RUN) -m studies server $(call option,HOST,host) $(call option,PORT,port) $(call option,AUTH,auth) \
+		$(call option,ALLOWED_HOSTS,allowed-hosts)
+
+.PHONY: users
+users: $(VENV)/ready ## List the server's users
+	@$(RUN) -m studies users
+
+.PHONY: user
+user: $(VENV)/ready ## Let a user in, or change them: NAME= [ROLE=reader|researcher|admin] [DELETE=1]
+	@$(RUN) -m studies user $(call quoted,$(NAME)) $(call option,ROLE,role) $(call option,DELETE,delete)
+
+.PHONY: grant
+grant: $(VENV)/ready ## Say what a user may do: NAME= EXPERIMENT=|MODEL= PERMISSION=READ|EDIT|MANAGE|DENY|DEFAULT
+	@$(RUN) -m studies grant $(call quoted,$(NAME)) $(call option,EXPERIMENT,experiment) $(call option,MODEL,model) \
+		$(call option,PERMISSION,permission)
+
 # As many tests at a time as there are processors, each on one: two threads on each would be slower.
 # Tests of one file stay together and share what they have trained.
 PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile

@@ -1,6 +1,6 @@
 """All that speaks to MLflow. The only package here that imports it; it imports none of ours."""
 
-from mlflow_server.connection import TrackingError, local_artifacts, local_uri
+from mlflow_server.connection import TrackingError, TrackingRefused, local_artifacts, local_uri
 from mlflow_server.tracking import DatasetUse, KnownRun, Tracking, TrialRun
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "KnownRun",
     "Tracking",
     "TrackingError",
+    "TrackingRefused",
     "TrialRun",
     "local_artifacts",
     "local_uri",

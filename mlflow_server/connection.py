@@ -16,6 +16,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.telemetry import set_telemetry_client
+from mlflow.utils.credentials import read_mlflow_creds
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -38,13 +39,39 @@ class TrackingError(RuntimeError):
     """MLflow could not do what was asked: one sentence, with the cure."""
 
 
+class TrackingRefused(TrackingError):
+    """A server that answers, and will not: waiting changes nothing."""
+
+
 @contextmanager
 def tracking_errors(doing: str) -> Iterator[None]:
     """Turn what MLflow and the file system raise into a TrackingError that says what was done."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
+        if why := _why_refused(error):
+            raise TrackingRefused(f"{doing} was refused: {why}") from error
         raise TrackingError(f"{doing} failed: {first_line(error)}") from error
+
+
+def _why_refused(error: Exception) -> str | None:
+    """What a server's 401 or 403 means for the user; None for all other errors."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+    name = read_mlflow_creds().username
+    if status == 401:
+        known = f"the server knows no {name} with this password" if name else "it asks who it is"
+        return f"{known}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+    if status != 403:
+        return None
+    if "Host header" in str(error):
+        return "the server does not answer to this name. Start it with ALLOWED_HOSTS=<name>."
+    said = str(error).partition("PERMISSION_DENIED: ")[2]  # by the server's own rules
+    return said or (
+        f"{name or 'this user'} may not do that. Who owns it, or an admin, can allow it: "
+        f"`make grant NAME={name or '<name>'} PERMISSION=EDIT EXPERIMENT=<name>` (or MODEL=<name>)."
+    )
 
 
 def first_line(error: Exception) -> str:

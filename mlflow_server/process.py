@@ -61,7 +61,7 @@ def wait_until_ready(
 
 def is_taken(host: str, port: int) -> bool:
     """Whether another program has the port."""
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

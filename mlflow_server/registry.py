@@ -28,6 +28,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from mlflow_server import pyfunc_generator, pyfunc_model
 from mlflow_server.connection import TrackingError, connect, first_line, tracking_errors
+from mlflow_server.files import fetch_model_files
 
 NO_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 DIGEST = "sha256"  # tag of a logged model and of its versions: the digest of its files
@@ -229,7 +230,7 @@ def fetch_model(tracking_uri: str, uri: str, to: Path) -> Path:
     client = connect(tracking_uri)
     mlflow.set_tracking_uri(tracking_uri)
     with tracking_errors(f"Loading {uri}"):
-        exact, digest = _resolve(client, uri)
+        exact, model_id, digest = _resolve(client, uri)
         if digest is None:
             raise TrackingError(
                 f"{uri} has no digest of its files, so that they cannot be checked: it was logged "
@@ -238,7 +239,7 @@ def fetch_model(tracking_uri: str, uri: str, to: Path) -> Path:
             )
         folder = to / "model"
         folder.mkdir(parents=True)
-        mlflow.artifacts.download_artifacts(exact, dst_path=str(folder))
+        fetch_model_files(client, exact, model_id, folder)
     if digest_files(folder) != digest:
         shutil.rmtree(folder)
         raise TrackingError(
@@ -288,12 +289,15 @@ def _stored_digest(tracking_uri: str, artifact_location: str) -> str:
         return digest_files(Path(folder))
 
 
-def _resolve(client: MlflowClient, uri: str) -> tuple[str, str | None]:
-    """The exact address of a model, and the digest that its files must have."""
+def _resolve(client: MlflowClient, uri: str) -> tuple[str, str | None, str | None]:
+    """The exact address of a model, the id of the logged model that it is, and the digest that its
+    files must have."""
     if re.fullmatch(r"models:/m-\w+", uri):
-        return uri, client.get_logged_model(uri.removeprefix("models:/")).tags.get(DIGEST)
+        model_id = uri.removeprefix("models:/")
+        return uri, model_id, client.get_logged_model(model_id).tags.get(DIGEST)
     version = _as_version(_model_version(client, uri))
-    return version.uri, version.tags.get(DIGEST)
+    logged = re.fullmatch(r"models:/(m-\w+)", version.model_uri)
+    return version.uri, logged and logged[1], version.tags.get(DIGEST)
 
 
 def _model_version(client: MlflowClient, uri: str) -> ModelVersion:

@@ -1,4 +1,4 @@
-"""The tracking server for one's own machine: started, waited for, and gone when it is stopped.
+"""The tracking server, for one's own machine or for a team: started, waited for, stopped.
 
 Owns the server's command and the addresses of its pages. Does not know which of them are worth
 opening: the caller gives the links.
@@ -14,6 +14,7 @@ import requests
 
 from mlflow_server.connection import TrackingError, connect, is_server
 from mlflow_server.process import is_taken, server_process, wait_until_ready
+from mlflow_server.team import Door, without_login
 
 # Without the first, a runner with six consumers takes 2 GB more.
 SERVER_SETTINGS = {
@@ -61,28 +62,56 @@ def serve(
     artifact_root: Path,
     *,
     links: Links,
-    host: str = "127.0.0.1",
     port: int = 5000,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Run the server over the database until Ctrl-C. What runs elsewhere is only linked to."""
+    """Run the server over the database until Ctrl-C, for this machine alone.
+
+    What runs elsewhere, or already, is only linked to.
+    """
+    door = without_login("127.0.0.1", port)
     client = connect(tracking_uri)
     if is_server(tracking_uri):
         say(f"MLFLOW_TRACKING_URI is a server already: {tracking_uri}")
         return _say_links(tracking_uri, links, say)
-    base = f"http://{host}:{port}"
-    if is_taken(host, port):
-        if _born(base) != client.get_experiment("0").creation_time:
-            raise TrackingError(f"Port {port} is in use by another program: try `PORT={port + 1}`.")
-        say(f"MLflow runs already: {base}")
-        return _say_links(base, links, say)
+    if is_taken(door.host, port) and _born(door.base) == client.get_experiment("0").creation_time:
+        say(f"MLflow runs already: {door.base}")
+        return _say_links(door.base, links, say)
+    return _run(tracking_uri, artifact_root, door, links, say)
+
+
+def serve_team(
+    tracking_uri: str,
+    artifact_root: Path,
+    *,
+    links: Links,
+    door: Door,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Run the server over the database until Ctrl-C, for whoever the door lets in."""
+    if is_server(tracking_uri):
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is a server already ({tracking_uri}): unset it here, or set it "
+            f"to the database that the server is to keep."
+        )
+    connect(tracking_uri)
+    _run(tracking_uri, artifact_root, door, links, say)
+
+
+def _run(
+    tracking_uri: str, artifact_root: Path, door: Door, links: Links, say: Callable[[str], None]
+) -> None:
+    if is_taken(door.host, door.port):
+        raise TrackingError(
+            f"Port {door.port} is in use by another program: try `PORT={door.port + 1}`."
+        )
     log = Path(artifact_root).resolve().parent / "server.log"
-    say(f"MLflow starts on {base} (10 to 20 seconds; its log is {log})")
-    command = _command(tracking_uri, artifact_root, host, port)
-    with server_process(command, log, settings=SERVER_SETTINGS) as process:
-        wait_until_ready(process, lambda: _born(base) is not None, "The MLflow server", log)
-        say(f"MLflow is ready: {base} (Ctrl-C stops it)")
-        _say_links(base, links, say)
+    say(f"MLflow starts on {door.base} (10 to 20 seconds; its log is {log})")
+    settings = {**SERVER_SETTINGS, "MLFLOW_BACKEND_STORE_URI": tracking_uri, **door.environment}
+    with server_process(_command(artifact_root, door), log, settings=settings) as process:
+        wait_until_ready(process, lambda: _is_healthy(door.base), "The MLflow server", log)
+        say(f"MLflow is ready: {door.base} (Ctrl-C stops it)")
+        _say_links(door.base, links, say)
         process.wait()
         raise TrackingError(f"The MLflow server has ended by itself: its log is {log}.")
 
@@ -92,15 +121,23 @@ def _say_links(base: str, links: Links, say: Callable[[str], None]) -> None:
         say(line)
 
 
-def _command(tracking_uri: str, artifact_root: Path, host: str, port: int) -> list[str]:
+def _command(artifact_root: Path, door: Door) -> list[str]:
+    # The database's address is not here: it may hold a password, and every user of the machine
+    # sees what programs are called with.
     # Runs that were logged straight to the database have files at file:// addresses, which the
     # server reads as they are; those that are logged over HTTP go through it to the same folder.
     return [
-        *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", tracking_uri),
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
         *("--serve-artifacts", "--artifacts-destination", Path(artifact_root).resolve().as_uri()),
-        *("--host", host, "--port", str(port), "--workers", "1"),
+        *door.command(),
     ]
+
+
+def _is_healthy(base: str) -> bool:
+    try:
+        return requests.get(f"{base}/health", timeout=3).ok
+    except requests.RequestException:
+        return False
 
 
 def _born(base: str) -> int | None:

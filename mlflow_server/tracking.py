@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from mlflow.entities import (
     Dataset,
@@ -31,7 +32,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_I
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
-from mlflow_server.connection import TrackingError, connect, is_server, tracking_errors
+from mlflow_server.connection import (
+    TrackingError,
+    TrackingRefused,
+    connect,
+    is_server,
+    tracking_errors,
+)
+from mlflow_server.files import fetch_run_files
 
 RUNS_A_PAGE = 1000
 SYSTEM_METRICS_INTERVAL = 2  # seconds
@@ -116,6 +124,7 @@ class Tracking:
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 return self._create_experiment(name, note=note, tags=tags)
+            self._check_reach(name, found.artifact_location)
             if found.lifecycle_stage == LifecycleStage.DELETED:
                 self._client.restore_experiment(found.experiment_id)
             return found.experiment_id
@@ -124,6 +133,21 @@ class Tracking:
         """Put a note, as Markdown, above the table of an experiment's runs."""
         with tracking_errors(f"Describing experiment {experiment_id}"):
             self._client.set_experiment_tag(experiment_id, MLFLOW_RUN_NOTE, note)
+
+    def _check_reach(self, name: str, location: str) -> None:
+        """Files go where their experiment lies, and MLflow would write those of a folder on the
+        server's machine into one of that name here, and not find the others at all."""
+        over_server = urlsplit(location).scheme == "mlflow-artifacts"
+        if is_server(self.uri) and not over_server:
+            raise TrackingRefused(
+                f"The study {name!r} was begun beside the server, and keeps its files in a folder "
+                f"there: run it there without MLFLOW_TRACKING_URI, or give yours a LABEL."
+            )
+        if over_server and not is_server(self.uri):
+            raise TrackingRefused(
+                f"The study {name!r} was begun over a server, which keeps its files: set "
+                f"MLFLOW_TRACKING_URI to that server's address, or give yours a LABEL."
+            )
 
     def experiments(self) -> dict[str, str]:
         """The ids of all experiments by name, deleted ones left out."""
@@ -397,7 +421,7 @@ class Tracking:
         """Copy a run's file or folder to below `to`; the path of the copy."""
         to.mkdir(parents=True, exist_ok=True)
         with tracking_errors(f"Downloading {path} of run {run_id}"):
-            return Path(self._client.download_artifacts(run_id, path, dst_path=str(to)))
+            return fetch_run_files(self._client, run_id, path, to)
 
     def _log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
         if not folder.is_dir():  # MLflow would log nothing and say nothing

@@ -18,8 +18,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 import models
 import training
-from mlflow_server import Tracking, TrackingError
+from mlflow_server import Tracking, TrackingError, TrackingRefused
 from mlflow_server.registry import makes, tells
+from mlflow_server.users import check_may_register
 from studies.finish import TEST_LOOKS, test_looks
 from studies.progress import show_markdown, show_progress
 from studies.publish import (
@@ -195,15 +196,19 @@ def winner_tags(record: Record, best: FrozenTrial | None) -> dict[str, str]:
 def open_record(session: Session, search: optuna.Study) -> Record | None:
     """The MLflow side, with what earlier runs owe already on its way; None while a server is away.
 
-    A database that cannot be opened is an error: it would not come back by itself.
+    A database that cannot be opened is an error, and a server that refuses is one too: neither
+    would come to another answer by itself.
     """
     settings = session.settings
     conditions = write_conditions(session)  # kept for a server that is away
     try:
         tracking = Tracking(settings.tracking_uri, settings.artifact_root)
+        check_may_register(settings.tracking_uri, session.slug)
         running = [trial.number for trial in trials_in(search, TrialState.RUNNING)]
         record = _open_record(session, tracking, running)
         tracking.log_artifacts(record.parent_id, conditions)
+    except TrackingRefused:
+        raise
     except TrackingError as error:
         if not settings.tracking_uri.startswith("http"):
             raise

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from mlflow_server import Tracking
-from mlflow_server.server import compare_url, run_url, runs_url, serve
+from mlflow_server.server import compare_url, run_url, runs_url, serve, serve_team
+from mlflow_server.team import Door, is_loopback
 from mlflow_server.tracking import view_key
 from studies.settings import Settings
 from studies.storage import best_trials
@@ -15,6 +16,18 @@ COMPARED = 20  # the UI's parallel coordinates stay readable and quick
 def open_ui(settings: Settings, *, port: int) -> None:
     """Serve until Ctrl-C."""
     serve(settings.tracking_uri, settings.artifact_root, port=port, links=partial(links, settings))
+
+
+def open_server(settings: Settings, door: Door) -> None:
+    """Serve until Ctrl-C, for whoever the door lets in."""
+    if not is_loopback(door.host):
+        print(
+            "Passwords travel as they are over http://: outside a network that you trust, put a "
+            "proxy with a certificate before the server (README, A server for a team)."
+        )
+    serve_team(
+        settings.tracking_uri, settings.artifact_root, door=door, links=partial(links, settings)
+    )
 
 
 def links(settings: Settings, base: str) -> Iterator[str]:

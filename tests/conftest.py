@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from team_server import ADMIN, PASSWORDS, READER, RESEARCHER, TeamServer
 
 from training.data import load
 
@@ -31,3 +32,31 @@ def br35h_dir() -> Path:
         if (folder / "yes").is_dir() and (folder / "no").is_dir():
             return folder.resolve()
     pytest.skip("no Br35H images: set BR35H_DIR or run `make study` once with a network")
+
+
+@pytest.fixture(scope="session")
+def team(tmp_path_factory):
+    """A running server for a team: admin, ana who is a researcher, and ben who reads."""
+    from mlflow_server.users import Users  # MLflow takes seconds to import
+
+    server = TeamServer(tmp_path_factory.mktemp("team"))
+    server.start(MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORDS[ADMIN])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN)
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORDS[ADMIN])
+        users = Users(server.uri)
+        users.add(RESEARCHER, PASSWORDS[RESEARCHER], "researcher")
+        users.add(READER, PASSWORDS[READER])
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def log_in(monkeypatch):
+    """A function that makes this process one of the users, to MLflow's client."""
+
+    def as_user(name: str, password: str | None = None) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", name)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password or PASSWORDS[name])
+
+    return as_user

@@ -1,0 +1,80 @@
+"""The files of runs and models, wherever the one who logged them let them lie.
+
+MLflow's client reads a folder of the server's machine as one of this machine. What was logged
+beside the server, straight to its database, is asked of the server itself instead.
+"""
+
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+from mlflow_server.connection import is_server
+
+
+class Source(NamedTuple):
+    """Where a server lists and gives the files of one run or model."""
+
+    listing: str
+    folder: str  # the listing's parameter
+    giving: str
+    file: str  # the giving's parameter
+    of: dict[str, str]  # what both are asked with
+
+
+def fetch_run_files(client: MlflowClient, run_id: str, path: str, to: Path) -> Path:
+    """Copy a run's file or folder to below `to`; the path of the copy."""
+    location = client.get_run(run_id).info.artifact_uri
+    if not _is_folder_there(client, location):
+        return Path(client.download_artifacts(run_id, path, dst_path=str(to)))
+    source = Source(
+        "/api/2.0/mlflow/artifacts/list", "path", "/get-artifact", "path", {"run_id": run_id}
+    )
+    _copy(client.tracking_uri, source, path, to)
+    return to / path
+
+
+def fetch_model_files(client: MlflowClient, uri: str, model_id: str | None, to: Path) -> None:
+    """Copy the files of the model at `uri`, which is the logged model `model_id`, to `to`."""
+    location = client.get_logged_model(model_id).artifact_location if model_id else ""
+    if not _is_folder_there(client, location):
+        mlflow.artifacts.download_artifacts(uri, dst_path=str(to))
+        return
+    source = Source(
+        f"/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories",
+        "artifact_directory_path",
+        f"/ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files",
+        "artifact_file_path",
+        {},
+    )
+    _copy(client.tracking_uri, source, "", to)
+
+
+def _is_folder_there(client: MlflowClient, location: str) -> bool:
+    return is_server(client.tracking_uri) and urlsplit(location).scheme == "file"
+
+
+def _copy(uri: str, source: Source, path: str, to: Path) -> None:
+    """A file, or a folder with all that is in it."""
+    within = {source.folder: path} if path else {}
+    held = _ask(uri, source.listing, source.of | within).json().get("files", [])
+    if not held:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise MlflowException(f"The server names a file outside its folder: {path!r}.")
+        target = to / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(_ask(uri, source.giving, source.of | {source.file: path}).content)
+    for file in held:
+        _copy(uri, source, file["path"], to)
+
+
+def _ask(uri: str, endpoint: str, asked: dict[str, str]):
+    answer = http_request(get_default_host_creds(uri), endpoint, "GET", params=asked)
+    if answer.status_code != 200:
+        verify_rest_response(answer, endpoint)
+    return answer
