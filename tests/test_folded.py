@@ -1,4 +1,4 @@
-"""A frozen network with its batch norms folded in answers as its layers do, whatever it was before."""
+"""A frozen network with its batch norms folded in answers as its layers do."""
 
 import pytest
 import torch
