@@ -91,9 +91,7 @@ def _from_file(text: str) -> Image.Image:
     except binascii.Error as error:
         raise ValueError("the text is not the base64 of an image file") from error
     except UnidentifiedImageError as error:
-        raise ValueError(
-            "the base64 text is of no image file: pass that of a PNG or JPEG"
-        ) from error
+        raise ValueError("the base64 text is of no image file (PNG, JPEG)") from error
     except Exception as error:  # decoders of damaged files raise what they happen to stumble over
         reason = str(error).replace("\n", " ")
         raise ValueError(f"the base64 text holds no image that can be read ({reason})") from error
