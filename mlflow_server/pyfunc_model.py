@@ -30,7 +30,8 @@ class ImageModel(PythonModel):
     def load_context(self, context) -> None:
         module, _, function = context.model_config["loader"].partition(":")
         load = getattr(importlib.import_module(module), function)
-        self.model = load(Path(context.artifacts["model"]))
+        self.folder = Path(context.artifacts["model"])
+        self.model = load(self.folder)
         self._one_at_a_time = Lock()  # a server answers in threads; the model uses every core
 
     # MLflow knows no type hint for "array or list of arrays", and warns of any other; with this
