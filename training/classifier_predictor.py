@@ -44,7 +44,7 @@ class Calibration(NamedTuple):
 class ClassifierPredictor:
     """All that turns images into answers, trained."""
 
-    map_name: ClassVar[str] = "attribution"
+    map_name: ClassVar[str] = "relative attribution"  # its brightest is 1 in every image
     margin_unit: ClassVar[str] = "percentage points of probability"
 
     preprocess: str  # "head" or "paper"

@@ -44,7 +44,6 @@ class Explained(NamedTuple):
 class Predictor:
     """All that turns images into answers, fitted."""
 
-    map_name: ClassVar[str] = "error map"
     margin_unit: ClassVar[str] = "% of the threshold"
 
     preprocess: str  # "head" or "paper"
@@ -71,6 +70,11 @@ class Predictor:
         """Answers to one or more such slices with their error maps and the head's masks."""
         errors = map_images(self.mapper, frames, device=self.device)
         return Explained(self._answers(errors), errors, self.head.mask(errors))
+
+    @property
+    def map_name(self) -> str:
+        """What the maps are; a relative one reaches from 0 to 1 in every image."""
+        return "relative error map" if self.mapper.scaling == "image" else "error map"
 
     def margins(self, scores: np.ndarray) -> np.ndarray:
         """How far scores are beyond the head's threshold (below 0: short of it), in % of it.

@@ -54,15 +54,21 @@ def _of_word(word: str) -> Iterator[Path]:
         yield from (inner for inner in sorted(path.rglob("*")) if _is_image(inner, below=path))
     elif path.exists():
         yield path
-    elif set(word) & set("*?["):
-        pattern = str(path.relative_to(path.anchor))
-        for match in sorted(Path(path.anchor).glob(pattern)):
-            yield from _of_word(str(match)) if match.is_dir() else [match]
+    elif matches := _matching(path):
+        for match in matches:
+            yield from _of_word(str(match))
     elif len(parts := _split(word)) > 1:  # make gives all words as one
         for part in parts:
             yield from _of_word(part)
     elif word.strip():
         yield path
+
+
+def _matching(pattern: Path) -> list[Path]:
+    if not set(str(pattern)) & set("*?["):
+        return []
+    below = str(pattern.relative_to(pattern.anchor))
+    return sorted(Path(pattern.anchor).glob(below))
 
 
 def _split(word: str) -> list[str]:

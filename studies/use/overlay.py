@@ -11,13 +11,13 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from studies.summary import DISCLAIMER
 from studies.use.answers import WORDS, Answer, Region
 from studies.use.slices import Slice
-from training.data.preprocess import restore
+from training.data.preprocess import SIDE, restore
 
 SMALLEST, LARGEST = 384, 1024  # px: the longer side of an image as it is drawn
 GAP, BAND = 12, 64
 INK, MUTED, TUMOR, HEALTHY, LINE = "#1f2933", "#66727f", "#d1373f", "#2f9e6e", "#ffd43b"
-STRONGEST = 0.75  # how much of the image the largest value covers
-FAINTEST = 0.08  # of the largest value: what is less is not drawn
+CROSS = "#7dff8a"
+STRONGEST = 0.8  # how much of the image the largest value covers
 
 
 def find_region(slice_: Slice, map_: np.ndarray, mask: np.ndarray) -> Region | None:
@@ -38,14 +38,18 @@ def draw_overlay(
 
     Only where a tumour is called is a region outlined: a head's mask has pixels in others too.
     """
+    place = answer.region if answer.label else None
     scale = _scale(slice_.gray.shape)
     gray = _scaled(slice_.gray, scale)
     original = np.repeat(gray[..., None], 3, axis=2)
     heat = _warmed(original, _scaled(_back(map_, slice_), scale))
-    if answer.label:
-        line = _scaled(_back(mask.astype(np.float32), slice_), scale) > 0.5
-        original, heat = _outlined(original, line), _outlined(heat, line)
-    return _page([original, heat], ["suspected region", map_name], answer, said)
+    titles = ["no region is suspected", map_name]
+    if place is not None:
+        inside = _smooth(_scaled(_back(mask.astype(np.float32), slice_), scale), slice_, scale)
+        original, heat = _outlined(original, inside), _outlined(heat, inside)
+        heat = _crossed(heat, [round((at + 0.5) * scale) for at in place.peak])
+        titles = ["suspected region", f"{map_name} (a cross on its largest value)"]
+    return _page([original, heat], titles, answer, said)
 
 
 def _back(values: np.ndarray, slice_: Slice) -> np.ndarray:
@@ -67,12 +71,28 @@ def _scaled(values: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _warmed(picture: np.ndarray, map_: np.ndarray) -> np.ndarray:
-    """The map in colours over the picture, the more so the larger its value."""
+    """The map in colours over the picture: of each value, and the more so the larger it is beside
+    the others. What half of the head's pixels reach is not drawn."""
     shown = np.rint(np.clip(map_, 0, 1) * 255).astype(np.uint8)
     colors = cv2.cvtColor(cv2.applyColorMap(shown, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    largest = max(float(map_.max()), 1e-6)
-    share = np.clip((map_ / largest - FAINTEST) / (1 - FAINTEST), 0, 1)[..., None] * STRONGEST
+    inside = map_[map_ > 0]
+    usual, largest = (np.median(inside), inside.max()) if inside.size else (0.0, 0.0)
+    above = np.clip((map_ - usual) / max(largest - usual, 1e-6), 0, 1)
+    share = STRONGEST * above[..., None]
     return np.rint(picture * (1 - share) + colors * share).astype(np.uint8)
+
+
+def _smooth(mask: np.ndarray, slice_: Slice, scale: float) -> np.ndarray:
+    """The mask without the steps that the frame's pixels leave; none of these is lost."""
+    pixel = scale * max(slice_.box.width, slice_.box.height) / (slice_.box.share * SIDE)
+    return cv2.GaussianBlur(mask, (0, 0), max(0.4 * pixel, 0.1)) > 0.5
+
+
+def _crossed(picture: np.ndarray, place: list[int]) -> np.ndarray:
+    drawn = picture.copy()
+    for color, width in (("black", 5), (CROSS, 2)):
+        cv2.drawMarker(drawn, place, ImageColor.getrgb(color), cv2.MARKER_CROSS, 17, width)
+    return drawn
 
 
 def _outlined(picture: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -132,6 +132,8 @@ def _with_picture(
 ) -> Answer:
     """The answer with its region, and the picture of it written."""
     predictor = model.predictor
+    region = find_region(slice_, map_, mask) if answer.label else None
+    answer = replace(answer, region=region)
     margin = "" if np.isnan(answer.margin) else f", {answer.margin:+.1f} {predictor.margin_unit}"
     said = f"score {answer.score:+.4f}{margin}"
     picture = draw_overlay(slice_, map_, mask, answer, map_name=predictor.map_name, said=said)
@@ -141,8 +143,7 @@ def _with_picture(
         picture.save(path)
     except OSError as error:
         raise StudyError(f"OVERLAY cannot be written to {path} ({error.strerror}).") from error
-    region = find_region(slice_, map_, mask) if answer.label else None
-    return replace(answer, region=region, overlay=path)
+    return replace(answer, overlay=path)
 
 
 @contextmanager
