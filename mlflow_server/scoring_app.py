@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from mlflow.pyfunc import scoring_server
 
 MODEL, NAME, NOTE = "__pyfunc_model_path__", "SCORING_NAME", "SCORING_NOTE"  # environment
+JSON = scoring_server.CONTENT_TYPE_JSON
 LONGEST = 300  # letters of a sentence; MLflow's repeat what was sent
 
 
@@ -28,16 +29,19 @@ def make_app() -> FastAPI:
 
     @app.middleware("http")
     async def with_note(request: Request, call_next) -> Response:
-        response = await call_next(request)
         if request.url.path != "/invocations":
-            return response
+            return await call_next(request)
+        if request.headers.get("content-type", "").partition(";")[0] != JSON:
+            said = {"error": f"Images come as JSON: -H 'Content-Type: {JSON}'.", "note": note}
+            return Response(json.dumps(said), 415, media_type=JSON)
+        response = await call_next(request)
         body = b"".join([part async for part in response.body_iterator])
         if response.status_code == 200:
             # one more member of the JSON object, without parsing thousands of predictions
-            body = body.rstrip()[:-1] + f", {json.dumps('note')}: {json.dumps(note)}}}".encode()
-            return Response(body, media_type="application/json")
+            body = body.rstrip()[:-1] + f', "note": {json.dumps(note)}}}'.encode()
+            return Response(body, media_type=JSON)
         said = {"error": sentence(body), "note": note}
-        return Response(json.dumps(said), response.status_code, media_type="application/json")
+        return Response(json.dumps(said), response.status_code, media_type=JSON)
 
     return app
 
