@@ -50,6 +50,8 @@ def is_dicom(path: Path) -> bool:
 
 def _of_word(word: str) -> Iterator[Path]:
     path = Path(word)
+    if not word.strip():
+        return  # as a path it would be the working folder
     if path.is_dir():
         yield from (inner for inner in sorted(path.rglob("*")) if _is_image(inner, below=path))
     elif path.exists():
@@ -57,10 +59,10 @@ def _of_word(word: str) -> Iterator[Path]:
     elif matches := _matching(path):
         for match in matches:
             yield from _of_word(str(match))
-    elif len(parts := _split(word)) > 1:  # make gives all words as one
+    elif (parts := _split(word)) != [word]:  # make gives all words as one
         for part in parts:
             yield from _of_word(part)
-    elif word.strip():
+    else:
         yield path
 
 

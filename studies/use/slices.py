@@ -46,10 +46,10 @@ def read_slices(named: Named, which: Which, preprocess: str) -> list[Slice | Unr
     except FileNotFoundError:
         return [Unread(named.name, "there is no such file")]
     except OSError as error:
-        return [Unread(named.name, f"the file cannot be read: {error.strerror or error}")]
+        return [Unread(named.name, f"the file cannot be read: {_words(error)}")]
     except Exception as error:  # readers of damaged files raise whatever they stumble over
-        reason = (str(error).splitlines() or [""])[0]
-        return [Unread(named.name, f"the file cannot be read: {type(error).__name__} {reason}")]
+        said = f"{type(error).__name__} {_words(error)}"
+        return [Unread(named.name, f"the file cannot be read: {said}")]
     return [_framed(named, number, gray, preprocess) for number, gray in grays.items()]
 
 
@@ -60,6 +60,11 @@ def _read(path: Path, which: Which) -> dict[int | None, np.ndarray]:
     if path.suffix.lower() == ".dcm" or is_dicom(path):
         return medical.read_dicom(path, which)
     return {None: decode(path.read_bytes())}
+
+
+def _words(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return text.strip().partition("\n")[0]
 
 
 def _framed(named: Named, number: int | None, gray: np.ndarray, method: str) -> Slice | Unread:
