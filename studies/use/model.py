@@ -56,8 +56,8 @@ def open_model(uri: str, settings: Settings) -> OpenModel:
 def unknown(error: TrackingError) -> StudyError:
     """What to do where a model is not found."""
     return StudyError(
-        f"{str(error).rstrip('.')}. `make promote STUDY=<study>` makes a study's winner the champion; "
-        "MODEL=models:/global_kmeans@candidate asks that of a study."
+        f"{str(error).rstrip('.')}. `make promote STUDY=<study>` makes a study's winner the "
+        "champion; MODEL=models:/global_kmeans@candidate asks that of a study."
     )
 
 
