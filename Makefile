@@ -90,6 +90,15 @@ history: $(VENV)/ready ## List every decision about champions [JSON=1]
 reproduce: $(VENV)/ready ## Run a trial again and hold it against its record: RUN=<run id or models:/<name>@<alias>> [DEVICE=]
 	@$(RUN) -m studies reproduce $(call quoted,$(TRIAL_RUN)) $(call option,DEVICE,device)
 
+.PHONY: predict
+predict: $(VENV)/ready ## Ask a model about images: IMAGES="scan.png slices/ *.dcm" [MODEL=] [JSON=1] [CSV=file] [OVERLAY=folder] [SLICE=middle]
+	@$(RUN) -m studies predict $(call quoted,$(IMAGES)) $(call option,MODEL,model) $(call option,JSON,json) \
+		$(call option,CSV,csv) $(call option,OVERLAY,overlay) $(call option,SLICE,slice)
+
+.PHONY: serve
+serve: $(VENV)/ready ## Let a model answer over HTTP on 127.0.0.1 [MODEL=models:/tumor-detector@champion] [PORT=5001]
+	@$(RUN) -m studies serve $(call option,MODEL,model) $(call option,PORT,port)
+
 .PHONY: studies
 studies: $(VENV)/ready ## List the studies, a line each
 	@$(RUN) -m studies list

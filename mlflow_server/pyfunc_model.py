@@ -5,39 +5,97 @@ imports none of our packages by name: the entry point in the model's configurati
 (`loader: "module:function"`) turns the model's folder into an object that has `predict`.
 """
 
+import base64
+import binascii
 import importlib
+import io
+from collections.abc import Iterable
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
+from PIL import Image, UnidentifiedImageError
 
 
 class ImageModel(PythonModel):
-    """Images as they come: a uint8 array (n, h, w[, c]), or a list of arrays of any sizes."""
+    """Images as they come: a uint8 array (n, h, w[, c]), or a list of arrays of any sizes.
+
+    Over HTTP an image is nested lists of pixels, or the base64 text of a PNG or JPEG file (what
+    Pillow reads).
+    """
 
     def load_context(self, context) -> None:
         module, _, function = context.model_config["loader"].partition(":")
         load = getattr(importlib.import_module(module), function)
-        self.model = load(Path(context.artifacts["model"]))
+        self.folder = Path(context.artifacts["model"])
+        self.model = load(self.folder)
+        self._one_at_a_time = Lock()  # a server answers in threads; the model uses every core
 
     # MLflow knows no type hint for "array or list of arrays", and warns of any other; with this
     # one it passes on what it was given.
     def predict(self, context, model_input: np.ndarray, params=None) -> pd.DataFrame:
         """A row for each image, with the columns `label` (1 is tumour) and `score`."""
-        return self.model.predict([as_image(image) for image in model_input])
+        images = as_images(model_input)
+        with self._one_at_a_time:
+            return self.model.predict(images)
 
 
-def as_image(image: np.ndarray | list) -> np.ndarray:
-    """One image; over HTTP it comes as nested lists."""
+def as_images(given: Iterable) -> list[np.ndarray | Image.Image]:
+    """Each image as a model takes it; ValueError, with its number counted from 1, for what is none.
+
+    Grey values over HTTP must be whole numbers from 0 to 255.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ValueError(f"The images must be a list, got a {type(given).__name__}: pass [image].")
+    images = []
+    for number, image in enumerate(given, start=1):
+        try:
+            images.append(as_image(image))
+        except ValueError as error:
+            raise ValueError(f"Image {number}: {error}") from error
+    return images
+
+
+def as_image(image: np.ndarray | list | str) -> np.ndarray | Image.Image:
+    """One image, decoded if it came over HTTP."""
+    if isinstance(image, str):
+        return _from_file(image)
     if isinstance(image, list):
-        image = np.asarray(image, dtype=np.uint8)
+        image = _from_lists(image)
     if np.ndim(image) not in (2, 3):
         raise ValueError(
             f"An image must be an array (height, width[, channels]), got shape {np.shape(image)}: "
             f"pass a single image as [image]."
         )
+    return image
+
+
+def _from_lists(rows: list) -> np.ndarray:
+    try:
+        pixels = np.asarray(rows)
+    except ValueError as error:
+        raise ValueError("the rows of pixels must be of one length") from error
+    if pixels.size and (pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255):
+        raise ValueError("pixels must be whole numbers from 0 to 255")
+    return pixels.astype(np.uint8)
+
+
+def _from_file(text: str) -> Image.Image:
+    """The image in a file's bytes as base64, with or without `data:image/png;base64,` before it."""
+    try:
+        content = base64.b64decode(text.rpartition(",")[2], validate=True)
+        image = Image.open(io.BytesIO(content))
+        image.load()
+    except binascii.Error as error:
+        raise ValueError("the text is not the base64 of an image file") from error
+    except UnidentifiedImageError as error:
+        raise ValueError("the base64 text is of no image file (PNG, JPEG)") from error
+    except Exception as error:  # decoders of damaged files raise what they happen to stumble over
+        reason = str(error).replace("\n", " ")
+        raise ValueError(f"the base64 text holds no image that can be read ({reason})") from error
     return image
 
 

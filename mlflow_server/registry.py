@@ -269,6 +269,12 @@ def load_model(tracking_uri: str, uri: str) -> mlflow.pyfunc.PyFuncModel:
     return model
 
 
+def takes_images(model: Model | Path) -> bool:
+    """Whether a model, or the one in a folder, is asked about images: a generator makes them."""
+    metadata = model if isinstance(model, Model) else Model.load(str(model))
+    return metadata.get_input_schema().is_tensor_spec()
+
+
 def digest_files(folder: Path) -> str:
     """The sha256 over names and contents of all files in a folder, as 64 hex characters."""
     digest = hashlib.sha256()

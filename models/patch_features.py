@@ -8,6 +8,7 @@ nothing is trained, healthy slices are remembered. Knows nothing of where featur
 import logging
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +104,7 @@ class PatchFeatures(nn.Module):
         self.backbone, self.members = _backbone(backbone)
         for name in ("center", "projection", "memory", "inverse"):
             self.register_buffer(name, torch.empty(0))
+        self._turned: _Turned | None = None
 
     @property
     def device(self) -> torch.device:
@@ -136,6 +138,7 @@ class PatchFeatures(nn.Module):
             self.memory = bank[_spread_out(bank, BANK_SIZE)].half()
         else:
             self.memory = remembered.half()
+        self._turned = None
 
     @torch.no_grad()
     def compare(self, features: Tensor, size: torch.Size) -> Tensor:
@@ -171,23 +174,30 @@ class PatchFeatures(nn.Module):
         return (patches - self.center) @ self.projection
 
     def _to_same_position(self, patches: Tensor) -> Tensor:
-        memory = _with_flips(self.memory.float())  # (4 k, 64, c)
-        return torch.stack(
-            [_nearest(patches[:, p], memory[:, p]) for p in range(GRID * GRID)], dim=1
-        )
+        if self._turned is None:  # once: it takes longer than to compare an image with it
+            memory = _with_flips(self.memory.float()).movedim(1, 0)  # (64, 4 k, c)
+            self._turned = _Turned(memory.contiguous(), memory.square().sum(2))
+        places = zip(patches.unbind(1), *self._turned, strict=True)
+        return torch.stack([_nearest(*place) for place in places], dim=1)
 
     def _to_bank(self, patches: Tensor) -> Tensor:
         bank = self.memory.float()
-        parts = [_nearest(part.flatten(0, 1), bank) for part in patches.split(CHUNK)]
+        squares = bank.square().sum(1)
+        parts = [_nearest(part.flatten(0, 1), bank, squares) for part in patches.split(CHUNK)]
         return torch.cat(parts).view(len(patches), -1)
 
     def _mahalanobis(self, patches: Tensor) -> Tensor:
         off = patches - self.memory  # (b, 64, c)
         return torch.einsum("bpc,pcd,bpd->bp", off, self.inverse, off)
 
+    def _apply(self, *arguments, **keywords):
+        self._turned = None  # moved to another device
+        return super()._apply(*arguments, **keywords)
+
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
         for name in ("center", "projection", "memory", "inverse"):  # as large as what was learned
             setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.device))
+        self._turned = None
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
@@ -199,9 +209,19 @@ def _backbone(name: str) -> tuple[Backbone | None, nn.ModuleDict]:
     return None, nn.ModuleDict({name: segmenter})
 
 
-def _nearest(patches: Tensor, memory: Tensor) -> Tensor:
-    """Squared distance of each row (n, c) to the nearest of (m, c); never below 0."""
-    squared = memory.square().sum(1) - 2 * patches @ memory.T  # still short of |patch|²
+class _Turned(NamedTuple):
+    """The memory under the four flips, by place, as rows are compared with it."""
+
+    memory: Tensor  # (64, 4 k, c)
+    squares: Tensor  # (64, 4 k), of its rows
+
+
+def _nearest(patches: Tensor, memory: Tensor, squares: Tensor) -> Tensor:
+    """Squared distance of each row (n, c) to the nearest of (m, c); never below 0.
+
+    `squares` (m,) are those of the memory's rows.
+    """
+    squared = squares - 2 * patches @ memory.T  # still short of |patch|²
     return (squared.min(dim=1).values + patches.square().sum(1)).clamp_(min=0)
 
 

@@ -11,6 +11,7 @@ from studies.space import Params, Space
 from studies.study import Answers, Lab, News, Study, first_line
 from training.classifier import ClassifierSpec, FittedClassifier, fit_classifier
 from training.classifier_predictor import (
+    HALF,
     Calibration,
     ClassifierPredictor,
     calibrate,
@@ -21,7 +22,6 @@ from training.localization import Localization, localize, score_maps
 from training.metrics import evaluate
 
 N_EXAMPLES = 16
-HALF = 0.5  # of a map's maximum: what is shown, and measured, as the place
 
 
 class Classification(NamedTuple):

@@ -8,19 +8,29 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from models.brain_cnn import BrainCNN
 from training import checkpoint
-from training.classifier import ClassifierSpec, score_images
-from training.predictor import NO_ANSWERS, PREDICTOR, WEIGHTS, framed, versions
+from training.classifier import ClassifierSpec, attribution_maps, score_images
+from training.predictor import (
+    NO_ANSWERS,
+    PREDICTOR,
+    WEIGHTS,
+    Explained,
+    answers_of,
+    framed,
+    versions,
+)
 
 SMALLEST_SLOPE = 1e-3
+HALF = 0.5  # of a map's maximum: what is shown, and measured, as the place
 
 
 class Calibration(NamedTuple):
@@ -33,6 +43,9 @@ class Calibration(NamedTuple):
 @dataclass(frozen=True)
 class ClassifierPredictor:
     """All that turns images into answers, trained."""
+
+    map_name: ClassVar[str] = "relative attribution"  # its brightest is 1 in every image
+    margin_unit: ClassVar[str] = "percentage points of probability"
 
     preprocess: str  # "head" or "paper"
     spec: ClassifierSpec
@@ -47,13 +60,31 @@ class ClassifierPredictor:
         Images are uint8 of any size, grey or colour: a list of them, or one array
         (n, h, w) or (n, h, w, c).
         """
-        frames = framed(images, self.preprocess)
+        return self.answer(framed(images, self.preprocess))
+
+    def answer(self, frames: np.ndarray) -> pd.DataFrame:
+        """The same of slices that are pre-processed, uint8 (n, 128, 128)."""
         if len(frames) == 0:
             return NO_ANSWERS.copy()
-        flips = self.spec.complete().hyperparameters["flips"]
-        log_odds = score_images(self.network, frames, device=self.device, flips=flips)
-        scores = decide(log_odds, self.calibration, self.threshold)
-        return pd.DataFrame({"label": (scores >= 0).astype(np.int64), "score": scores})
+        log_odds = score_images(self.network, frames, device=self.device, flips=self._flips)
+        return answers_of(decide(log_odds, self.calibration, self.threshold))
+
+    def explain(self, frames: np.ndarray) -> Explained:
+        """Answers to one or more such slices with where the network sees a tumour.
+
+        The masks are the upper halves of the maps, each of which reaches from 0 to 1.
+        """
+        maps = attribution_maps(self.network, frames, device=self.device, flips=self._flips)
+        return Explained(self.answer(frames), maps, maps >= HALF)
+
+    def margins(self, scores: np.ndarray) -> np.ndarray:
+        """How far probabilities of a tumour are beyond the threshold, in percentage points."""
+        border = math.log(self.threshold / (1 - self.threshold))
+        return 100 * (expit(np.asarray(scores) + border) - self.threshold)
+
+    @property
+    def _flips(self) -> str:
+        return self.spec.complete().hyperparameters["flips"]
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads."""

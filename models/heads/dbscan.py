@@ -32,6 +32,11 @@ class DBSCANHead(Head):
         check_integer("min_samples", self.min_samples, at_least=1)
         check_unit("tumor_index", self.tumor_index)
 
+    @property
+    def border(self) -> float:
+        """A share of the pixels."""
+        return self.tumor_index
+
     def _scores(self, error_maps: np.ndarray) -> np.ndarray:
         counts = np.array([np.count_nonzero(mask) for mask in self._masks(error_maps)])
         return counts / error_maps[0].size - self.tumor_index

@@ -22,6 +22,11 @@ class GIAEM(Head):
         check_unit("anomaly_threshold", self.anomaly_threshold)
         check_unit("tumor_index", self.tumor_index)
 
+    @property
+    def border(self) -> float:
+        """A share of the pixels."""
+        return self.tumor_index
+
     def _scores(self, error_maps: np.ndarray) -> np.ndarray:
         threshold = error_maps.dtype.type(self.anomaly_threshold)
         counts = np.array([np.count_nonzero(error_map >= threshold) for error_map in error_maps])

@@ -45,6 +45,11 @@ class GlobalKMeans(Head):
         check_unit("alpha", self.alpha)
         check_integer("seed", self.seed, at_least=0)
 
+    @property
+    def border(self) -> float:
+        """A difference of two distances, below which a map is a tumour."""
+        return self.alpha * self.scale_
+
     def _learn(self, error_maps: np.ndarray) -> None:
         masks = self._masks(error_maps)
         clusters = two_means(_rows(masks), seed=self.seed)
@@ -53,7 +58,7 @@ class GlobalKMeans(Head):
         self.scale_ = float(self._gaps(masks).max())
 
     def _scores(self, error_maps: np.ndarray) -> np.ndarray:
-        margins = self.alpha * self.scale_ - self._gaps(self._masks(error_maps))
+        margins = self.border - self._gaps(self._masks(error_maps))
         return np.nextafter(margins, -np.inf)  # the rule is strict: a tie is below 0
 
     def _masks(self, error_maps: np.ndarray) -> np.ndarray:

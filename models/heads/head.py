@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_array, check_is_fitted
 class Head(ClassifierMixin, BaseEstimator, ABC):
     """A decision over error maps, float (n, height, width) in [0, 1].
 
-    A head writes `_check_parameters`, `_scores` and `_masks` over checked maps, and `_learn` if
-    it learns. What is learned ends in `_` and is an array or a number.
+    A head writes `_check_parameters`, `border`, `_scores` and `_masks` over checked maps, and
+    `_learn` if it learns. What is learned ends in `_` and is an array or a number.
     """
 
     def fit(self, error_maps: np.ndarray, y: np.ndarray | None = None) -> Self:
@@ -43,6 +43,12 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
     def mask(self, error_maps: np.ndarray) -> np.ndarray:
         """The pixels that the head would call tumour, before any rule of size: bool, (n, h, w)."""
         return self._masks(self._check_maps(error_maps))
+
+    @property
+    @abstractmethod
+    def border(self) -> float:
+        """What a map is measured against, in the unit of the scores: a score is how far away a map
+        is. The one divided by the other says how clear an answer is, whatever a head counts in."""
 
     def _check_maps(self, error_maps: np.ndarray) -> np.ndarray:
         check_is_fitted(self)

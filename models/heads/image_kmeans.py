@@ -28,6 +28,11 @@ class ImageKMeans(Head):
         check_unit("tumor_index", self.tumor_index)
         check_integer("seed", self.seed, at_least=0)
 
+    @property
+    def border(self) -> float:
+        """A share of the pixels."""
+        return self.tumor_index
+
     def _scores(self, error_maps: np.ndarray) -> np.ndarray:
         counts = np.array([np.count_nonzero(mask) for mask in self._masks(error_maps)])
         return counts / error_maps[0].size - self.tumor_index

@@ -30,6 +30,11 @@ class MapScore(Head):
             raise ValueError(f"statistic must be one of {known}, got {self.statistic!r}.")
         check_unit("threshold", self.threshold)
 
+    @property
+    def border(self) -> float:
+        """An error."""
+        return self.threshold
+
     def _scores(self, error_maps: np.ndarray) -> np.ndarray:
         statistic = STATISTICS[self.statistic]
         values = np.array([statistic(error_map) for error_map in error_maps], dtype=np.float64)

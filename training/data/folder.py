@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from training.data.copies import find_groups, thumbnail
 from training.data.dataset import DataError, Dataset, digest
@@ -97,7 +97,7 @@ def _read(folder: Path, outlines: Outlines, method: str, file: str) -> _Slice | 
     """One file's slice, or the reason why it cannot be used."""
     try:
         content = (folder / file).read_bytes()
-        gray = _decode(content)
+        gray = decode(content)
         framed = frame(gray, method)
         head = framed.box if method == "head" else frame(gray, "head").box
     except (DataError, OSError) as error:
@@ -121,7 +121,7 @@ def _read(folder: Path, outlines: Outlines, method: str, file: str) -> _Slice | 
     return _Slice(row, framed.image, thumbnail(crop(gray, head)), mask)
 
 
-def _decode(content: bytes) -> np.ndarray:
+def decode(content: bytes) -> np.ndarray:
     """The bytes of an image file -> uint8 (h, w); DataError where they are none."""
     if not content:
         raise DataError("the file is empty")
@@ -130,6 +130,8 @@ def _decode(content: bytes) -> np.ndarray:
             return to_gray(image)
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        raise DataError("the file is no image") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"the image cannot be read: {error}") from error
 

@@ -91,14 +91,35 @@ def crop(image: np.ndarray, box: Box) -> np.ndarray:
 
 def place(image: np.ndarray, box: Box) -> np.ndarray:
     """Cut the box out of an image of the original's size and centre it on zeros (128, 128)."""
-    scale = box.share * SIDE / max(box.width, box.height)
-    size = max(1, round(box.width * scale)), max(1, round(box.height * scale))
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(crop(image, box), size, interpolation=interpolation)
-    left, top = (SIDE - size[0]) // 2, (SIDE - size[1]) // 2
+    rows, columns = _inside_frame(box)
     framed = np.zeros((SIDE, SIDE), dtype=image.dtype)
-    framed[top : top + size[1], left : left + size[0]] = resized
+    inside = framed[rows, columns]
+    interpolation = cv2.INTER_AREA if _scale(box) < 1 else cv2.INTER_LINEAR
+    inside[:] = cv2.resize(crop(image, box), inside.shape[::-1], interpolation=interpolation)
     return framed
+
+
+def restore(framed: np.ndarray, box: Box, shape: tuple[int, int]) -> np.ndarray:
+    """Undo `place`: what a frame (128, 128) holds of the box, on zeros of the original's shape."""
+    image = np.zeros(shape, dtype=framed.dtype)
+    inside = crop(image, box)
+    interpolation = cv2.INTER_LINEAR if _scale(box) < 1 else cv2.INTER_AREA
+    cut = framed[_inside_frame(box)]
+    inside[:] = cv2.resize(cut, inside.shape[::-1], interpolation=interpolation)
+    return image
+
+
+def _inside_frame(box: Box) -> tuple[slice, slice]:
+    """The rows and columns of the frame that the box fills."""
+    scale = _scale(box)
+    width, height = max(1, round(box.width * scale)), max(1, round(box.height * scale))
+    left, top = (SIDE - width) // 2, (SIDE - height) // 2
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _scale(box: Box) -> float:
+    """Pixels of the frame for a pixel of the original."""
+    return box.share * SIDE / max(box.width, box.height)
 
 
 def _frame_head(gray: np.ndarray) -> Framed:

@@ -1,0 +1,78 @@
+"""A frozen network with its batch norms folded in answers as its layers do."""
+
+import pytest
+import torch
+
+from models import backbones
+from models.patch_features import build
+
+pytestmark = pytest.mark.skipif(
+    not backbones.is_installed(backbones.LITE), reason="efficientnet_lite0 is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return backbones.build_backbone(backbones.LITE)
+
+
+@pytest.fixture(scope="module")
+def slices():
+    return torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def layer_by_layer(backbone, x):
+    """The features as the package's own layers have them."""
+    lite = backbone.network
+    x = lite.stem(backbone.as_photograph(x))
+    depths = []
+    for number, block in enumerate(lite.blocks):
+        x = block(x)
+        if number in (lite.SHALLOW, lite.DEEP):
+            depths.append(torch.nn.functional.adaptive_avg_pool2d(x, backbones.GRID))
+    return torch.cat(depths, dim=1)
+
+
+@torch.no_grad()
+def test_folded_features_are_those_of_the_layers(backbone, slices):
+    expected = layer_by_layer(backbone, slices)
+    off = (backbone(slices) - expected).abs().max() / expected.abs().max()
+    assert off < 1e-5
+
+
+@torch.no_grad()
+def test_weights_that_are_loaded_later_count(slices):
+    backbone = backbones.build_backbone(backbones.LITE)
+    before = backbone(slices)
+    changed = {name: value * 1.1 for name, value in backbone.state_dict().items() if value.ndim}
+    backbone.load_state_dict(backbone.state_dict() | changed)
+    assert not torch.allclose(backbone(slices), before, rtol=1e-2)
+    torch.testing.assert_close(
+        backbone(slices), layer_by_layer(backbone, slices), rtol=1e-4, atol=1e-3
+    )
+
+
+@torch.no_grad()
+def test_another_precision_is_that_of_the_features(slices):
+    backbone = backbones.build_backbone(backbones.LITE)
+    backbone(slices)
+    assert backbone.double()(slices.double()).dtype == torch.float64
+
+
+def test_folding_adds_no_weights_to_those_that_are_kept(backbone, slices):
+    before = set(backbone.state_dict())
+    backbone(slices)
+    assert set(backbone.state_dict()) == before
+
+
+def test_a_memory_that_is_learned_anew_or_loaded_is_the_one_compared_with():
+    detector, groups = build(image_size=64), torch.arange(4)
+    first, second = torch.rand(2, 4, 152, 8, 8, generator=torch.Generator().manual_seed(0))
+    size = torch.Size((16, 16))
+    detector.learn(first, groups)
+    kept = {name: value.clone() for name, value in detector.state_dict().items()}
+    to_first = detector.compare(second, size)
+    detector.learn(second, groups)
+    assert detector.compare(second, size).max() < 0.1 * to_first.max()
+    detector.load_state_dict(kept)
+    torch.testing.assert_close(detector.compare(second, size), to_first)
