@@ -6,9 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 STUDY ?= global_kmeans
 VENV := .venv
-# `make reproduce RUN=` names a run; everywhere else RUN is the interpreter.
-TRIAL_RUN := $(RUN)
-override RUN := $(VENV)/bin/python
+CLI := $(VENV)/bin/python -m studies
 
 # glibc hands large blocks back to the system at each training step; keeping them saves page faults.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
@@ -32,11 +30,11 @@ help: ## List the targets
 
 .PHONY: study
 study: $(VENV)/ready ## Search: STUDY=global_kmeans [TRIALS=100] [TIMEOUT=] [SEED=0] [DATA=] [SPLIT=] [TRAIN_ON=real] [DEVICE=auto]
-	@$(RUN) -m studies run '$(STUDY)' $(STUDY_OPTIONS)
+	@$(CLI) run '$(STUDY)' $(STUDY_OPTIONS)
 
 .PHONY: generate
 generate: $(VENV)/ready ## Make synthetic images: [GENERATOR=vae] [N=1500] [FOR=classifier] [SEED=0] [DATA=] [SPLIT=] [DEVICE=]
-	@$(RUN) -m studies generate '$(or $(GENERATOR),vae)' $(call option,N,n) $(call option,FOR,for) \
+	@$(CLI) generate '$(or $(GENERATOR),vae)' $(call option,N,n) $(call option,FOR,for) \
 		$(call option,SEED,seed) $(call option,DATA,data) $(call option,SPLIT,split) \
 		$(call option,PREPROCESS,preprocess) $(call option,DEVICE,device)
 
@@ -44,106 +42,106 @@ generate: $(VENV)/ready ## Make synthetic images: [GENERATOR=vae] [N=1500] [FOR=
 COLUMN = $(if $(filter file,$(origin STUDY)),,--study '$(STUDY)')
 .PHONY: table
 table: $(VENV)/ready ## Search every detector under every head: [TRIALS=25] [SPLIT=] [DETECTOR=] [STUDY=] [DATA=]
-	@$(RUN) -m studies table $(COLUMN) $(call option,TRIALS,trials) $(call option,SEED,seed) \
+	@$(CLI) table $(COLUMN) $(call option,TRIALS,trials) $(call option,SEED,seed) \
 		$(call option,DATA,data) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
 		$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,LABEL,label) \
 		$(call option,TRAIN_ON,train-on) $(call option,GENERATOR,generator)
 
 .PHONY: paper
 paper: $(VENV)/ready ## Fill the paper's Table 1: [QUICK=1] [SEEDS=3] [SPLIT=grouped] [SEED=0] [DATA=] [DEVICE=]
-	@$(RUN) -m studies paper $(call option,QUICK,quick) $(call option,SEEDS,seeds) \
+	@$(CLI) paper $(call option,QUICK,quick) $(call option,SEEDS,seeds) \
 		$(call option,SPLIT,split) $(call option,SEED,seed) $(call option,DATA,data) \
 		$(call option,PREPROCESS,preprocess) $(call option,DEVICE,device)
 
 .PHONY: evidence
 evidence: $(VENV)/ready ## Repeat a study over splits, with controls: STUDY= [SPLITS=5] [DETECTOR=] [TRIALS=]
-	@$(RUN) -m studies evidence '$(STUDY)' $(call option,SPLITS,splits) $(call option,TRIALS,trials) \
+	@$(CLI) evidence '$(STUDY)' $(call option,SPLITS,splits) $(call option,TRIALS,trials) \
 		$(call option,SEED,seed) $(call option,DATA,data) $(call option,SPLIT,split) \
 		$(call option,PREPROCESS,preprocess) $(call option,DETECTOR,detector) \
 		$(call option,DEVICE,device) $(call option,LABEL,label)
 
 .PHONY: external
 external: $(VENV)/ready ## Try a registered model on other images: DATA=<folder> [MODEL=models:/<name>@<alias>] [STUDY=]
-	@$(RUN) -m studies external '$(DATA)' $(call option,MODEL,model) $(call option,STUDY,study) \
+	@$(CLI) external '$(DATA)' $(call option,MODEL,model) $(call option,STUDY,study) \
 		$(call option,SEED,seed) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
 		$(call option,DETECTOR,detector) $(call option,LABEL,label)
 
 .PHONY: compare
 compare: $(VENV)/ready ## Hold studies against one another: STUDIES="giaem dbscan" [ANYWAY=1]
-	@$(RUN) -m studies compare $(call quoted,$(STUDIES)) $(call option,ANYWAY,anyway)
+	@$(CLI) compare $(call quoted,$(STUDIES)) $(call option,ANYWAY,anyway)
 
 .PHONY: promote
 promote: $(VENV)/ready ## Make a study's best model the champion, if the gate lets it: STUDY= [ALIAS=champion] [FORCE="reason"]
-	@$(RUN) -m studies promote $(call quoted,$(STUDY)) $(call option,MODEL,model) $(call option,ALIAS,alias) \
+	@$(CLI) promote $(call quoted,$(STUDY)) $(call option,MODEL,model) $(call option,ALIAS,alias) \
 		$(call option,RECALL_FLOOR,recall-floor) $(call option,SPECIFICITY_FLOOR,specificity-floor) \
 		$(call option,RECALL_MARGIN,recall-margin) $(call option,FORCE,force)
 
 .PHONY: rollback
 rollback: $(VENV)/ready ## Put the champion before the present one back: [ALIAS=champion] [WHY="reason"]
-	@$(RUN) -m studies rollback $(call option,ALIAS,alias) $(call option,WHY,why)
+	@$(CLI) rollback $(call option,ALIAS,alias) $(call option,WHY,why)
 
 .PHONY: history
 history: $(VENV)/ready ## List every decision about champions [JSON=1]
-	@$(RUN) -m studies history $(call option,JSON,json)
+	@$(CLI) history $(call option,JSON,json)
 
 .PHONY: reproduce
 reproduce: $(VENV)/ready ## Run a trial again and hold it against its record: RUN=<run id or models:/<name>@<alias>> [DEVICE=]
-	@$(RUN) -m studies reproduce $(call quoted,$(TRIAL_RUN)) $(call option,DEVICE,device)
+	@$(CLI) reproduce $(call quoted,$(RUN)) $(call option,DEVICE,device)
 
 .PHONY: predict
 predict: $(VENV)/ready ## Ask a model about images: IMAGES="scan.png slices/ *.dcm" [MODEL=] [JSON=1] [CSV=file] [OVERLAY=folder] [SLICE=middle]
-	@$(RUN) -m studies predict $(call quoted,$(IMAGES)) $(call option,MODEL,model) $(call option,JSON,json) \
+	@$(CLI) predict $(call quoted,$(IMAGES)) $(call option,MODEL,model) $(call option,JSON,json) \
 		$(call option,CSV,csv) $(call option,OVERLAY,overlay) $(call option,SLICE,slice)
 
 .PHONY: serve
 serve: $(VENV)/ready ## Let a model answer over HTTP on 127.0.0.1 [MODEL=models:/tumor-detector@champion] [PORT=5001]
-	@$(RUN) -m studies serve $(call option,MODEL,model) $(call option,PORT,port)
+	@$(CLI) serve $(call option,MODEL,model) $(call option,PORT,port)
 
 .PHONY: studies
 studies: $(VENV)/ready ## List the studies, a line each
-	@$(RUN) -m studies list
+	@$(CLI) list
 
 .PHONY: ui
 ui: $(VENV)/ready ## Open the tracking server on 127.0.0.1 [PORT=5000]
-	@$(RUN) -m studies ui $(call option,PORT,port)
+	@$(CLI) ui $(call option,PORT,port)
 
 .PHONY: dashboard
 dashboard: $(VENV)/ready-dashboard ## Open Optuna's dashboard of all trials on 127.0.0.1 [PORT=8080]
-	@$(RUN) -m studies dashboard $(call option,PORT,port)
+	@$(CLI) dashboard $(call option,PORT,port)
 
 .PHONY: gc
 gc: $(VENV)/ready ## Remove the files of all but the best trials: [KEEP=20] [DRY=1, at first]
-	@$(RUN) -m studies gc $(call option,KEEP,keep) $(call option,DRY,dry)
+	@$(CLI) gc $(call option,KEEP,keep) $(call option,DRY,dry)
 
 .PHONY: backup
 backup: $(VENV)/ready ## Save databases, runs, models and reports: [TO=var/backups/<date>.tar.gz]
-	@$(RUN) -m studies backup $(call option,TO,to)
+	@$(CLI) backup $(call option,TO,to)
 
 .PHONY: restore
 restore: $(VENV)/ready ## Put a backup in place: FROM=<file> [INTO=<folder>] [REPLACE=1]
-	@$(RUN) -m studies restore $(call quoted,$(FROM)) $(call option,INTO,into) $(call option,REPLACE,replace)
+	@$(CLI) restore $(call quoted,$(FROM)) $(call option,INTO,into) $(call option,REPLACE,replace)
 
 .PHONY: server
 server: $(VENV)/ready ## Open it to a team: [HOST=127.0.0.1] [PORT=5000] [AUTH=1] [ALLOWED_HOSTS=mlflow.lab.example]
-	@$(RUN) -m studies server $(call option,HOST,host) $(call option,PORT,port) $(call option,AUTH,auth) \
+	@$(CLI) server $(call option,HOST,host) $(call option,PORT,port) $(call option,AUTH,auth) \
 		$(call option,ALLOWED_HOSTS,allowed-hosts)
 
 .PHONY: users
 users: $(VENV)/ready ## List the server's users
-	@$(RUN) -m studies users
+	@$(CLI) users
 
 .PHONY: user
 user: $(VENV)/ready ## Let a user in, or change them: NAME= [ROLE=reader|researcher|admin] [DELETE=1]
-	@$(RUN) -m studies user $(call quoted,$(NAME)) $(call option,ROLE,role) $(call option,DELETE,delete)
+	@$(CLI) user $(call quoted,$(NAME)) $(call option,ROLE,role) $(call option,DELETE,delete)
 
 .PHONY: grant
 grant: $(VENV)/ready ## Say what a user may do: NAME= EXPERIMENT=|MODEL= PERMISSION=READ|EDIT|MANAGE|DENY|DEFAULT
-	@$(RUN) -m studies grant $(call quoted,$(NAME)) $(call option,EXPERIMENT,experiment) $(call option,MODEL,model) \
+	@$(CLI) grant $(call quoted,$(NAME)) $(call option,EXPERIMENT,experiment) $(call option,MODEL,model) \
 		$(call option,PERMISSION,permission)
 
 # As many tests at a time as there are processors, each on one: two threads on each would be slower.
 # Tests of one file stay together and share what they have trained.
-PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 test fast: export OMP_NUM_THREADS := 1
 test fast: export NUMBA_NUM_THREADS := 1
 
