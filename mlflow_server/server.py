@@ -107,7 +107,7 @@ def _run(
         )
     log = Path(artifact_root).resolve().parent / "server.log"
     say(f"MLflow starts on {door.base} (10 to 20 seconds; its log is {log})")
-    settings = {**SERVER_SETTINGS, "MLFLOW_BACKEND_STORE_URI": tracking_uri, **door.environment}
+    settings = _settings(tracking_uri, door)
     with server_process(_command(artifact_root, door), log, settings=settings) as process:
         wait_until_ready(process, lambda: _is_healthy(door.base), "The MLflow server", log)
         say(f"MLflow is ready: {door.base} (Ctrl-C stops it)")
@@ -121,9 +121,13 @@ def _say_links(base: str, links: Links, say: Callable[[str], None]) -> None:
         say(line)
 
 
+def _settings(tracking_uri: str, door: Door) -> dict[str, str]:
+    # The database's address may hold a password, and every user of the machine sees what programs
+    # are called with.
+    return {**SERVER_SETTINGS, "MLFLOW_BACKEND_STORE_URI": tracking_uri, **door.environment}
+
+
 def _command(artifact_root: Path, door: Door) -> list[str]:
-    # The database's address is not here: it may hold a password, and every user of the machine
-    # sees what programs are called with.
     # Runs that were logged straight to the database have files at file:// addresses, which the
     # server reads as they are; those that are logged over HTTP go through it to the same folder.
     return [

@@ -15,7 +15,8 @@ from mlflow.entities import LoggedModelStatus
 
 from mlflow_server import TrackingError, local_artifacts, local_uri
 from mlflow_server.process import server_process, wait_until_ready
-from mlflow_server.server import SERVER_SETTINGS, _born, _command
+from mlflow_server.server import _born, _command, _settings
+from mlflow_server.team import without_login
 from mlflow_server.tracking import CLEANED_TAG
 from mlflow_server.upkeep import Upkeep
 from studies.__main__ import main
@@ -510,9 +511,10 @@ def server(root):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = _command(local_uri(root), local_artifacts(root), "127.0.0.1", port)
-    base, log = f"http://127.0.0.1:{port}", root / "server.log"
-    with server_process(command, log, settings=SERVER_SETTINGS) as process:
+    door = without_login("127.0.0.1", port)
+    base, log = door.base, root / "server.log"
+    command, settings = _command(local_artifacts(root), door), _settings(local_uri(root), door)
+    with server_process(command, log, settings=settings) as process:
         wait_until_ready(process, lambda: _born(base) is not None, "The server", log)
         yield base
 
