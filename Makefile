@@ -87,8 +87,8 @@ history: $(VENV)/ready ## List every decision about champions [JSON=1]
 	@$(RUN) -m studies history $(call option,JSON,json)
 
 .PHONY: reproduce
-reproduce: $(VENV)/ready ## Run a trial again and hold it against its record: RUN=<run id or models:/<name>@<alias>> [DEVICE=]
-	@$(RUN) -m studies reproduce $(call quoted,$(TRIAL_RUN)) $(call option,DEVICE,device)
+reproduce: $(VENV)/ready ## Run a trial again and hold it against its record: RUN=<run id or models:/<name>@<alias>> [DATA=] [DEVICE=]
+	@$(RUN) -m studies reproduce $(call quoted,$(TRIAL_RUN)) $(call option,DATA,data) $(call option,DEVICE,device)
 
 .PHONY: studies
 studies: $(VENV)/ready ## List the studies, a line each
