@@ -85,8 +85,8 @@ history: $(VENV)/ready ## List every decision about champions [JSON=1]
 	@$(CLI) history $(call option,JSON,json)
 
 .PHONY: reproduce
-reproduce: $(VENV)/ready ## Run a trial again and hold it against its record: RUN=<run id or models:/<name>@<alias>> [DEVICE=]
-	@$(CLI) reproduce $(call quoted,$(RUN)) $(call option,DEVICE,device)
+reproduce: $(VENV)/ready ## Run a trial again and hold it against its record: RUN=<run id or models:/<name>@<alias>> [DATA=] [DEVICE=]
+	@$(CLI) reproduce $(call quoted,$(RUN)) $(call option,DATA,data) $(call option,DEVICE,device)
 
 .PHONY: predict
 predict: $(VENV)/ready ## Ask a model about images: IMAGES="scan.png slices/ *.dcm" [MODEL=] [JSON=1] [CSV=file] [OVERLAY=folder] [SLICE=middle]

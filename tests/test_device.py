@@ -5,7 +5,13 @@ import json
 import pytest
 import torch
 
-from training.device import DeviceError, device_summary, resolve_device, resolve_precision
+from training.device import (
+    DeviceError,
+    device_summary,
+    on_threads,
+    resolve_device,
+    resolve_precision,
+)
 
 CPU = torch.device("cpu")
 
@@ -44,3 +50,11 @@ def test_a_summary_names_the_machine():
     assert summary["torch"] == torch.__version__
     assert summary["threads"] == str(torch.get_num_threads())
     assert summary["device_name"]
+
+
+def test_threads_are_as_many_as_asked_for_within_and_as_before_after():
+    before = torch.get_num_threads()
+    for n, expected in ((1, 1), (None, before), (100_000, before)):
+        with on_threads(n):
+            assert torch.get_num_threads() == expected
+        assert torch.get_num_threads() == before

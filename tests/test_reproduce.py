@@ -267,15 +267,17 @@ def test_images_that_are_not_there_any_more_are_missed(opened, publish, reproduc
     finally:
         one.write_bytes(content)
     assert status == 2
-    assert "is not there any more" in said
-    folder.rename(folder.with_name("moved"))
+    assert "are not there any more" in said
+    moved = folder.with_name("moved")
+    folder.rename(moved)
     try:
         status, said = reproduce(run_id)
+        assert status == 2
+        assert "Say with DATA= where they are now" in said
+        assert "reproduced" not in client.get_run(run_id).data.tags
+        assert reproduce(run_id, "--data", str(moved))[0] == 0
     finally:
-        folder.with_name("moved").rename(folder)
-    assert status == 2
-    assert f"got '{folder}'" in said
-    assert "reproduced" not in client.get_run(run_id).data.tags
+        moved.rename(folder)
 
 
 def test_ctrl_c_leaves_nothing_behind(opened, publish, place, client, tmp_path):

@@ -158,7 +158,7 @@ def test_a_network_of_another_machine_is_allowed_what_rounding_does():
 
 def test_other_images_are_refused_with_the_cure():
     around = [Surrounding("data", "br35h 1", "br35h 2", "may")]
-    with pytest.raises(StudyError, match=r"data of trial 3 of giaem \(br35h 1\).*Put those files"):
+    with pytest.raises(StudyError, match=r"of trial 3 of giaem .*: data br35h 1 then, .*Put"):
         check_images(recorded(), around)
 
 

@@ -275,6 +275,23 @@ def test_a_run_is_found_by_a_tag_in_any_experiment(tracking, experiment, parent)
     assert tracking.find_run("detector_key", "key 2") is None
 
 
+def test_a_run_is_found_by_how_its_id_begins(tracking, experiment, parent):
+    assert tracking.runs_beginning(parent[:12]) == [parent]
+    assert tracking.runs_beginning("0" * 12) == []
+
+
+def test_a_run_is_read_with_every_value_of_its_metrics_and_none_of_the_machine(
+    tracking, client, experiment, parent
+):
+    run_id = tracking.publish_trial(experiment, parent, TRIAL)
+    client.log_metric(run_id, "system/memory", 1.0)
+    client.log_metric(run_id, "f2", 0.8, timestamp=2_000_000, step=3)  # said again
+    run = tracking.read_run(run_id)
+    assert run.series == {"train_loss": [3.0, 2.0, 1.0], "f2": [0.8]}
+    assert (run.status, run.params) == ("FINISHED", {"anomaly_threshold": "0.3"})
+    assert run.tags["trial"] == "7"
+
+
 def test_an_unknown_kind_of_address_names_those_that_work(tmp_path):
     with pytest.raises(TrackingError, match=r"must begin with http.*sqlite:///"):
         Tracking("./mlruns", tmp_path)

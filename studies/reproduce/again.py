@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from studies.session import Session, open_session
 from studies.settings import Settings
 from studies.space import Params
-from studies.study import News, find_study
+from studies.study import News, StudyError, find_study
 from training.cache import Cache, CacheError
+from training.data import DataError
 from training.device import DeviceError, resolve_device
 
 History = list[dict[str, float]]  # one dict of metrics an epoch
@@ -42,13 +43,16 @@ def clean_session(
         **places, **{name: recorded[name] for name in OF_SETTINGS}, data=data, device=device
     )
     with TemporaryDirectory(prefix="reproduce-") as folder:
-        yield open_session(
-            find_study(recorded["study"]),
-            settings,
-            say=print,
-            cache=Cache(Path(folder)),
-            precision=precision,
-        )
+        cache = Cache(Path(folder))
+        study = find_study(recorded["study"])
+        try:
+            session = open_session(study, settings, print, cache=cache, precision=precision)
+        except DataError as error:
+            raise StudyError(
+                f"The images that this trial saw are not there any more: {error} Say with DATA= "
+                "where they are now."
+            ) from error
+        yield session
 
 
 def find_data(recorded: dict[str, Any], name: str) -> str:

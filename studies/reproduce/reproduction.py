@@ -39,10 +39,13 @@ from training.device import on_threads
 PAGE = "reproduction.md"  # below a run: every reproduction of it, the newest first
 
 
-def reproduce(asked: str, places: dict[str, Any], *, device: str | None = None) -> Reproduction:
+def reproduce(
+    asked: str, places: dict[str, Any], *, data: str | None = None, device: str | None = None
+) -> Reproduction:
     """Run the trial that RUN means again, and say on its run what came of it.
 
-    `device` is the run's own kind where none is asked for. Interrupted, it leaves nothing.
+    `data` says where its images are now, where they have moved; `device` is the run's own kind
+    where none is asked for. Interrupted, it leaves nothing.
     """
     tracking = Tracking(places["tracking_uri"], local_artifacts(places["root"]))
     run_id, remark = find_trial(tracking, asked)
@@ -51,7 +54,7 @@ def reproduce(asked: str, places: dict[str, Any], *, device: str | None = None) 
     recorded = read_recorded(tracking, run_id)
     threads = recorded.tags.get("threads")
     with interrupts() as interrupted, on_threads(int(threads) if threads else None):
-        done = run_recorded(recorded, places, device=device)
+        done = run_recorded(recorded, places, data=data, device=device)
         interrupted.held = True  # what is kept is kept whole
         if interrupted.is_set():
             raise KeyboardInterrupt
@@ -59,13 +62,15 @@ def reproduce(asked: str, places: dict[str, Any], *, device: str | None = None) 
     return done
 
 
-def run_recorded(recorded: Recorded, places: dict[str, Any], *, device: str | None) -> Reproduction:
+def run_recorded(
+    recorded: Recorded, places: dict[str, Any], *, data: str | None, device: str | None
+) -> Reproduction:
     """Say what differs around a trial, run it again, and say what differs in its numbers."""
     tags = recorded.tags
     with clean_session(
         places,
         recorded.settings,
-        data=find_data(recorded.settings, tags["data"]),
+        data=data or find_data(recorded.settings, tags["data"]),
         device=device or find_device(tags["device"]),
         precision=tags["precision"],
     ) as session:
