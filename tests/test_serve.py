@@ -20,6 +20,7 @@ from PIL import Image
 from registered import some_slices, tiny_detector, write_registered
 
 from mlflow_server.pyfunc_model import as_images
+from mlflow_server.registry import makes
 from mlflow_server.scoring_app import sentence
 from models.heads import MapScore
 from studies.__main__ import main
@@ -195,6 +196,12 @@ def test_an_unknown_model_is_said_with_the_cure(at_root, capsys):
     assert main(["serve", "--port", str(free_port())]) == 2
     said = capsys.readouterr().err
     assert "tumor-detector" in said and "make promote STUDY=" in said
+
+
+def test_a_generator_is_refused(root, at_root, capsys):
+    model = write_registered(root, tiny_detector(), "maker", flavour=makes(), loader="grey:load")
+    assert main(["serve", "--model", model, "--port", str(free_port())]) == 2
+    assert f"{model} does not tell tumours in images" in capsys.readouterr().err
 
 
 def test_a_path_is_no_model(at_root, capsys):
