@@ -98,17 +98,32 @@ def server(root):
 
 @pytest.mark.slow
 def test_files_over_http_are_answered_as_predict_answers_them(server, tmp_path, capsys, at_root):
-    images = some_slices(5)
-    for i, image in enumerate(images):
+    for i, image in enumerate(some_slices(5)):
         cv2.imwrite(str(tmp_path / f"{i}.png"), image)
-    files = sorted(tmp_path.glob("*.png"))
+    check_alike(server, sorted(tmp_path.glob("*.png")), capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.br35h
+def test_real_files_over_http_are_answered_as_predict_answers_them(
+    server, br35h_dir, capsys, at_root
+):
+    files = [
+        sorted((br35h_dir / name).glob("*.jpg"))[i] for name in ("no", "yes") for i in range(6)
+    ]
+    check_alike(server, files, capsys)
+
+
+def check_alike(server, files, capsys):
+    """To the last digit: a score does not depend on the way that an image comes."""
     answer = server.ask([base64.b64encode(file.read_bytes()).decode() for file in files])
     assert answer.status_code == 200 and answer.json()["note"] == NOTE
-    arguments = ["predict", str(tmp_path), "--model", "models:/tiny@candidate", "--json"]
-    assert main(arguments) == 0
+    capsys.readouterr()
+    names = map(str, files)
+    assert main(["predict", *names, "--model", "models:/tiny@candidate", "--json"]) == 0
     expected = json.loads(capsys.readouterr().out)["predictions"]
     said = answer.json()["predictions"]
-    assert [list(each) for each in said] == [["label", "score"]] * 5
+    assert [list(each) for each in said] == [["label", "score"]] * len(files)
     assert said == [{name: each[name] for name in ("label", "score")} for each in expected]
 
 
