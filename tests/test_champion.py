@@ -99,7 +99,7 @@ def browse(studies, root, tmp_path_factory):
 
     yield open_page, "".join(links)
     server.terminate()
-    server.wait(timeout=30)
+    server.wait(timeout=60)
 
 
 def champion(root):
