@@ -189,7 +189,7 @@ def test_a_server_that_is_stopped_leaves_no_process_a_free_port_and_no_copy(
 ):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     server = Server(root, "models:/tiny@candidate")
-    assert list(tmp_path.glob("served-*/model/MLmodel"))
+    assert list(tmp_path.glob("served-*/*/MLmodel"))
     children = psutil.Process(server.process.pid).children(recursive=True)
     assert server.stop() == 0
     assert children and not [child for child in children if child.is_running()]
