@@ -221,7 +221,7 @@ def _nearest(patches: Tensor, memory: Tensor, squares: Tensor) -> Tensor:
 
     `squares` (m,) are those of the memory's rows.
     """
-    squared = squares - 2 * patches @ memory.T  # still short of |patch|²
+    squared = torch.addmm(squares, patches, memory.T, alpha=-2)  # still short of |patch|²
     return (squared.min(dim=1).values + patches.square().sum(1)).clamp_(min=0)
 
 

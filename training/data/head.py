@@ -3,6 +3,8 @@
 Knows backgrounds, frames, text and dark skulls; not what the head is wanted for.
 """
 
+import math
+
 import cv2
 import numpy as np
 
@@ -14,6 +16,7 @@ FLAT = 0.15  # of the image's standard deviation: a row or column that varies le
 CORNER = 0.06  # of each side: where the background is looked at
 AROUND = 1.3  # times its size: how far around the largest piece scalp and skull may lie
 GAP = 15  # pixels of 256: what is closer is joined
+ROOTS = np.sqrt(np.arange(256) * 255.0)  # of each grey level, again from 0 to 255
 SPIKE = 1 / 8  # of the head's shorter side: the radius below which what sticks out is cut off
 
 
@@ -82,9 +85,12 @@ def _compressed(contrast: np.ndarray) -> np.ndarray:
     roots, cut at their 80th percentile: a head is at least a fifth of what is left of a slice, and
     a third of the maximum guards those that are not.
     """
-    roots = np.sqrt(contrast * 255.0)
-    ceiling = max(np.percentile(roots, 80), roots.max() / 3)
-    return np.minimum(roots, ceiling).astype(np.uint8)
+    place = 0.8 * (contrast.size - 1)
+    counted = np.bincount(contrast.ravel(), minlength=256).cumsum()
+    below, above = ROOTS[np.searchsorted(counted, (math.floor(place), math.ceil(place)), "right")]
+    percentile = below + (above - below) * (place % 1)
+    ceiling = max(percentile, ROOTS[contrast.max()] / 3)
+    return cv2.LUT(contrast, np.minimum(ROOTS, ceiling).astype(np.uint8))
 
 
 def _main_pieces(mask: np.ndarray) -> np.ndarray:
