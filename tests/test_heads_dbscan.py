@@ -17,6 +17,34 @@ def smooth(seed, shape=(40, 40)):
     return ((errors - errors.min()) / np.ptp(errors)).astype(np.float32)
 
 
+def random_map(kind, random, shape):
+    """One map of a kind that DBSCAN finds hard, in its own way."""
+    pitch = 1 / (2 * (shape[1] - 1))  # of the columns: errors in whole pitches tie with places
+    smoothed = smooth(random.integers(2**32), shape)
+    return {
+        "rough": lambda: random.random(shape) ** 3,
+        "smooth": lambda: smoothed,
+        "half empty": lambda: np.where(smoothed > 0.5, smoothed, 0),
+        "few errors": lambda: np.round(smoothed * 4) / 4,
+        "errors in pitches": lambda: np.round(smoothed / pitch) * pitch / 2,
+        "nearly ties": lambda: np.clip(
+            np.round(smoothed / pitch) * pitch / 2 + 1e-7 * random.standard_normal(shape), 0, 1
+        ),
+        "constant": lambda: np.full(shape, random.random()),
+    }[kind]()
+
+
+KINDS = (
+    "rough",
+    "smooth",
+    "half empty",
+    "few errors",
+    "errors in pitches",
+    "nearly ties",
+    "constant",
+)
+
+
 def assert_as_scikit_learn(error_map, eps, min_samples):
     expected = DBSCAN(eps=eps, min_samples=min_samples).fit(points(error_map))
     found = clusters(error_map, eps=eps, min_samples=min_samples)
@@ -30,6 +58,33 @@ def test_labels_and_core_pixels_are_those_of_scikit_learn(eps, min_samples):
     for seed in range(3):
         found = assert_as_scikit_learn(smooth(seed), eps, min_samples)
         assert found.core.any() and not found.core.all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_map_at_any_setting_is_clustered_as_by_scikit_learn(kind, dtype):
+    random = np.random.default_rng([KINDS.index(kind), np.dtype(dtype).itemsize])
+    for _ in range(16):  # 224 pairs of a map and a setting in all
+        shape = tuple(random.integers(8, 34, size=2))
+        pitch = 1 / (2 * (shape[1] - 1))
+        eps = pitch * random.choice([1, 2, 3, 5, random.uniform(0.9, 7)])
+        most = max_neighbors(eps, shape)
+        min_samples = int(random.integers(1, max(2, most)))
+        assert_as_scikit_learn(random_map(kind, random, shape).astype(dtype), eps, min_samples)
+
+
+@pytest.mark.slow
+def test_an_image_with_more_pixels_than_short_labels_is_clustered_as_by_scikit_learn():
+    assert_as_scikit_learn(smooth(9, (260, 260)), 0.004, 5)
+
+
+def test_many_maps_are_clustered_as_each_alone():
+    maps = np.stack([smooth(seed) for seed in range(5)])
+    head = DBSCANHead(eps=0.06, min_samples=12).fit(maps)
+    for found, error_map in zip(head.mask(maps), maps, strict=True):
+        labels = DBSCAN(eps=0.06, min_samples=12).fit(points(error_map)).labels_
+        largest = np.bincount(labels[labels >= 0]).argmax()
+        np.testing.assert_array_equal(found.ravel(), labels == largest)
 
 
 def test_a_border_pixel_goes_to_the_first_cluster_that_reaches_it():
