@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.heads.head import Head, check_integer, check_unit
+from models.heads.head import Head, check_integer, check_unit, mask_shares
+from models.heads.kept_maps import KeptMaps
 from models.heads.lattice import lattice, nearest_steps
 from models.heads.lattice_clusters import label_maps, largest_clusters
 
@@ -36,11 +37,13 @@ class DBSCANHead(Head):
         """A share of the pixels."""
         return self.tumor_index
 
-    def _scores(self, error_maps: np.ndarray) -> np.ndarray:
-        counts = np.array([np.count_nonzero(mask) for mask in self._masks(error_maps)])
-        return counts / error_maps[0].size - self.tumor_index
+    def _scores(self, maps: KeptMaps) -> np.ndarray:
+        return mask_shares(self._masks(maps)) - self.tumor_index
 
-    def _masks(self, error_maps: np.ndarray) -> np.ndarray:
+    def _masks(self, maps: KeptMaps) -> np.ndarray:
+        return maps.once(("dbscan", self.eps, self.min_samples), lambda: self._cluster(maps.values))
+
+    def _cluster(self, error_maps: np.ndarray) -> np.ndarray:
         here = lattice(self.eps, error_maps.shape[1:])
         if self.min_samples > here.most_neighbors:
             return np.zeros(error_maps.shape, dtype=bool)

@@ -13,7 +13,8 @@ from numba import njit, prange
 from scipy.linalg.blas import dgemm
 from sklearn.utils.extmath import row_norms
 
-from models.heads.head import Head, check_integer, check_unit
+from models.heads.head import Head, at_least, check_integer, check_unit
+from models.heads.kept_maps import KeptMaps
 
 MAX_ITER, TOL = 300, 1e-4  # scikit-learn's defaults
 CHUNK_SIZE = 256  # the rows that scikit-learn multiplies at a time
@@ -50,24 +51,23 @@ class GlobalKMeans(Head):
         """A difference of two distances, below which a map is a tumour."""
         return self.alpha * self.scale_
 
-    def _learn(self, error_maps: np.ndarray) -> None:
-        masks = self._masks(error_maps)
-        clusters = two_means(_rows(masks), seed=self.seed)
-        self.counts_ = clusters.counts.reshape(2, *masks.shape[1:])
+    def _learn(self, maps: KeptMaps) -> None:
+        clusters = two_means(_rows(self._masks(maps)), seed=self.seed)
+        self.counts_ = clusters.counts.reshape(2, *maps.shape)
         self.sizes_ = clusters.sizes
-        self.scale_ = float(self._gaps(masks).max())
+        self.scale_ = float(self._gaps(maps).max())
 
-    def _scores(self, error_maps: np.ndarray) -> np.ndarray:
-        margins = self.border - self._gaps(self._masks(error_maps))
+    def _scores(self, maps: KeptMaps) -> np.ndarray:
+        margins = self.border - self._gaps(maps)
         return np.nextafter(margins, -np.inf)  # the rule is strict: a tie is below 0
 
-    def _masks(self, error_maps: np.ndarray) -> np.ndarray:
-        return error_maps >= error_maps.dtype.type(self.anomaly_threshold)
+    def _masks(self, maps: KeptMaps) -> np.ndarray:
+        return at_least(maps, self.anomaly_threshold)
 
-    def _gaps(self, masks: np.ndarray) -> np.ndarray:
+    def _gaps(self, maps: KeptMaps) -> np.ndarray:
         """abs(d0 - d1) of each binarised map."""
-        counts = self.counts_.reshape(2, -1)
-        first, second = _squared_distances(_pack(_rows(masks)), counts, self.sizes_)
+        bits = _pack(_rows(self._masks(maps)))
+        first, second = _squared_distances(bits, self.counts_.reshape(2, -1), self.sizes_)
         return np.abs(np.sqrt(first) - np.sqrt(second))
 
 
@@ -93,15 +93,19 @@ def two_means(rows: np.ndarray, *, seed: int = 0) -> Clusters:
     mean, bits = everyone / n, _pack(rows)
     tolerance = TOL * np.mean(mean * (1 - mean))
     counts, sizes = rows[_seed(rows, bits, seed)].astype(np.int32), np.array([1, 1])
+    dots = np.stack([_dots(bits, _planes(each)) for each in counts])
+    norms, of_everyone = _dots(bits, _pack(np.ones_like(rows[:1]))), _dots(bits, _planes(everyone))
     labels, inside = np.zeros(n, np.int64), np.zeros_like(everyone)
     for _ in range(MAX_ITER):
         before, centroids = labels, counts / sizes[:, None]
-        labels = _nearest(rows, bits, counts, sizes, mean)
+        labels = _nearest(rows, norms, dots, counts, sizes, mean)
         inside = _move_rows(rows, labels - before, inside)
+        of_inside = _dots(bits, _planes(inside))
         counts, sizes = np.stack([everyone - inside, inside]), np.bincount(labels, minlength=2)
+        dots = np.stack([of_everyone - of_inside, of_inside])
         if np.sum((counts / sizes[:, None] - centroids) ** 2) <= tolerance:
             break
-    return Clusters(_nearest(rows, bits, counts, sizes, mean), counts, sizes)
+    return Clusters(_nearest(rows, norms, dots, counts, sizes, mean), counts, sizes)
 
 
 def _seed(rows: np.ndarray, bits: np.ndarray, seed: int) -> list[int]:
@@ -120,13 +124,18 @@ def _seed(rows: np.ndarray, bits: np.ndarray, seed: int) -> list[int]:
 
 
 def _nearest(
-    rows: np.ndarray, bits: np.ndarray, counts: np.ndarray, sizes: np.ndarray, mean: np.ndarray
+    rows: np.ndarray,
+    norms: np.ndarray,
+    dots: np.ndarray,
+    counts: np.ndarray,
+    sizes: np.ndarray,
+    mean: np.ndarray,
 ) -> np.ndarray:
-    """The number of the nearer centroid, 0 or 1, of each row.
+    """The number of the nearer centroid, 0 or 1, of each row; its norms and dots are at hand.
 
     A row is often as near to one row as to another: then scikit-learn's rounding decides.
     """
-    first, second = _squared_distances(bits, counts, sizes)
+    first, second = _distances(norms, dots, counts, sizes)
     tied = np.flatnonzero(first == second)
     if len(tied):
         centroids = counts / sizes[:, None] - mean
@@ -149,9 +158,16 @@ def _rounded_distances(centered: np.ndarray, centroids: np.ndarray) -> np.ndarra
 def _squared_distances(bits: np.ndarray, counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Squared distances of packed rows to the centroids counts / sizes: float64 (k, n)."""
     norms = _dots(bits, _pack(np.ones_like(counts[:1])))
-    products = np.stack([_dots(bits, _planes(each)) for each in counts]) / sizes[:, None]
+    dots = np.stack([_dots(bits, _planes(each)) for each in counts])
+    return _distances(norms, dots, counts, sizes)
+
+
+def _distances(
+    norms: np.ndarray, dots: np.ndarray, counts: np.ndarray, sizes: np.ndarray
+) -> np.ndarray:
+    """The same from the rows' norms (n,) and their dot products with the counts (k, n)."""
     squares = np.sum(counts.astype(np.float64) ** 2, axis=1) / sizes**2
-    return np.maximum(norms - 2 * products + squares[:, None], 0)
+    return np.maximum(norms - 2 * (dots / sizes[:, None]) + squares[:, None], 0)
 
 
 def _rows(masks: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ its iterations, its tolerance, its tie. Knows nothing of the maps' use.
 import numpy as np
 from numba import njit, prange
 
-from models.heads.head import Head, check_integer, check_unit
+from models.heads.head import Head, check_integer, check_unit, mask_shares
+from models.heads.kept_maps import KeptMaps
 from models.heads.points import coordinates
 
 MAX_ITER, TOL = 300, 1e-4  # scikit-learn's defaults
@@ -33,11 +34,13 @@ class ImageKMeans(Head):
         """A share of the pixels."""
         return self.tumor_index
 
-    def _scores(self, error_maps: np.ndarray) -> np.ndarray:
-        counts = np.array([np.count_nonzero(mask) for mask in self._masks(error_maps)])
-        return counts / error_maps[0].size - self.tumor_index
+    def _scores(self, maps: KeptMaps) -> np.ndarray:
+        return mask_shares(self._masks(maps)) - self.tumor_index
 
-    def _masks(self, error_maps: np.ndarray) -> np.ndarray:
+    def _masks(self, maps: KeptMaps) -> np.ndarray:
+        return maps.once(("image kmeans", self.seed), lambda: self._cluster(maps.values))
+
+    def _cluster(self, error_maps: np.ndarray) -> np.ndarray:
         masks = np.zeros(error_maps.shape, dtype=bool)
         x, y = coordinates(error_maps.shape[2]), coordinates(error_maps.shape[1])
         _brighter_clusters(error_maps, x, y, *_draws(self.seed, x.size * y.size), masks)

@@ -4,6 +4,7 @@ Owns the steps to them, the squared lengths of these as scikit-learn computes th
 apart errors must be for a step to settle whether two pixels are near. Knows nothing of clusters.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -88,14 +89,21 @@ def _longest_inside(squared: np.ndarray) -> np.ndarray:
 def _squared_steps(length: int, limit: float) -> np.ndarray:
     """The squared way from each pixel of a row to the one d steps on; inf where there is none.
 
-    Row d + reach, for d in -reach ... reach, the furthest step within the limit. Differences of
-    the coordinates themselves: one step's length varies in its last bit along the row.
+    Row d + reach, for d in -reach ... reach, the furthest step within the limit.
     """
+    squared = _all_squared_steps(length)
+    reach = np.count_nonzero(squared.min(axis=1) <= limit) // 2
+    return squared[length - 1 - reach : length + reach]
+
+
+@lru_cache(maxsize=4)
+def _all_squared_steps(length: int) -> np.ndarray:
+    """The same without a limit. Differences of the coordinates themselves: one step's length varies
+    in its last bit along the row."""
     place = coordinates(length)
     squared = np.full((2 * length - 1, length), np.inf)
     for d in range(1 - length, length):
         here = slice(max(0, -d), min(length, length - d))
         there = slice(here.start + d, here.stop + d)
         squared[d + length - 1, here] = (place[there] - place[here]) ** 2
-    reach = np.count_nonzero(squared.min(axis=1) <= limit) // 2
-    return squared[length - 1 - reach : length + reach]
+    return squared
