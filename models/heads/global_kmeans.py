@@ -52,7 +52,7 @@ class GlobalKMeans(Head):
         return self.alpha * self.scale_
 
     def _learn(self, maps: KeptMaps) -> None:
-        clusters = two_means(_rows(self._masks(maps)), seed=self.seed)
+        clusters = cluster(_rows(self._masks(maps)), self._bits(maps), seed=self.seed)
         self.counts_ = clusters.counts.reshape(2, *maps.shape)
         self.sizes_ = clusters.sizes
         self.scale_ = float(self._gaps(maps).max())
@@ -64,9 +64,13 @@ class GlobalKMeans(Head):
     def _masks(self, maps: KeptMaps) -> np.ndarray:
         return at_least(maps, self.anomaly_threshold)
 
+    def _bits(self, maps: KeptMaps) -> np.ndarray:
+        name = "bits", maps.values.dtype.type(self.anomaly_threshold)
+        return maps.once(name, lambda: _pack(_rows(self._masks(maps))))
+
     def _gaps(self, maps: KeptMaps) -> np.ndarray:
         """abs(d0 - d1) of each binarised map."""
-        bits = _pack(_rows(self._masks(maps)))
+        bits = self._bits(maps)
         first, second = _squared_distances(bits, self.counts_.reshape(2, -1), self.sizes_)
         return np.abs(np.sqrt(first) - np.sqrt(second))
 
@@ -84,13 +88,18 @@ def two_means(rows: np.ndarray, *, seed: int = 0) -> Clusters:
 
     Rows that are all alike get the label 0 and the same centroid twice.
     """
+    return cluster(rows, _pack(rows), seed=seed)
+
+
+def cluster(rows: np.ndarray, bits: np.ndarray, *, seed: int) -> Clusters:
+    """The same where the rows are at hand as bits too, uint64 (n, words)."""
     n = len(rows)
     if n < 2:
         raise ValueError(f"2-means needs at least 2 error maps, got {n}.")
     everyone = _move_rows(rows, np.ones(n, dtype=np.int64), np.zeros(rows.shape[1], np.int32))
     if (everyone % n == 0).all():
         return Clusters(np.zeros(n, np.int64), np.stack([everyone] * 2), np.array([n, n]))
-    mean, bits = everyone / n, _pack(rows)
+    mean = everyone / n
     tolerance = TOL * np.mean(mean * (1 - mean))
     counts, sizes = rows[_seed(rows, bits, seed)].astype(np.int32), np.array([1, 1])
     dots = np.stack([_dots(bits, _planes(each)) for each in counts])

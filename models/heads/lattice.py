@@ -37,6 +37,7 @@ class Lattice(NamedTuple):
     squared_x: np.ndarray  # float64 (2 * reach_x + 1, w)
 
 
+@lru_cache(maxsize=8)
 def lattice(eps: float, shape: tuple[int, int]) -> Lattice:
     """The lattice of images of this shape at `eps`."""
     height, width = shape
