@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.cluster import DBSCAN
 
 from models.heads import DBSCANHead, GlobalKMeans, ImageKMeans, KeptMaps
 from models.heads.dbscan import clusters
@@ -11,6 +12,7 @@ from models.heads.giaem import best_giaem, objective_surface
 from models.heads.global_kmeans import two_means as two_means_of_maps
 from models.heads.image_kmeans import two_means as two_means_of_pixels
 from studies.bench import plain_heads
+from studies.bench.maps import MapSet
 from studies.bench.ratio import Ratio, measure, one_thread
 
 PART = "heads"
@@ -21,15 +23,6 @@ QUANTILES = (0.5, 0.75, 0.95)  # of the errors: where Global KMeans has somethin
 DBSCAN_SETTINGS = {0.01: (12, 100), 0.02: (40, 20), 0.05: (200, 9)}  # eps: min_samples, stated
 SLOW = {0.01: 1, 0.02: 2, 0.05: 4}  # eps: so many times fewer images
 INFEASIBLE = (0.005, 120)  # the paper's
-
-
-@dataclass(frozen=True)
-class MapSet:
-    """Error maps float32 (n, h, w) with the labels of their images, of which kind they are."""
-
-    kind: str
-    values: np.ndarray
-    labels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -99,7 +92,7 @@ def global_kmeans(maps: MapSet, effort: HeadEffort) -> Iterator[Ratio]:
         # a study checks its maps once; nothing of this threshold is kept in any of these
         fresh = [KeptMaps(maps.values) for _ in range(effort.rounds + 1)]
 
-        def ours(threshold=threshold) -> np.ndarray:
+        def ours(threshold=threshold, fresh=fresh) -> np.ndarray:
             kept = fresh.pop()
             return GlobalKMeans(threshold, ALPHA, SEED).fit(kept).predict(kept)
 
@@ -141,12 +134,7 @@ def image_kmeans(maps: MapSet, effort: HeadEffort) -> Ratio:
 def dbscan(maps: MapSet, eps: float, min_samples: int, stated: float, effort: HeadEffort) -> Ratio:
     """Some images in one call; labels and core pixels held to scikit-learn's."""
     values = maps.values[_spread(len(maps.values), effort.dbscan_images // SLOW[eps])]
-    same = True
-    for one, fitted in zip(values, plain_heads.dbscan(values, eps, min_samples), strict=True):
-        found = clusters(one, eps=eps, min_samples=min_samples)
-        core = np.flatnonzero(found.core)
-        same &= np.array_equal(found.labels.ravel(), fitted.labels_)
-        same &= np.array_equal(core, fitted.core_sample_indices_)
+    alike = same_clusters(values, plain_heads.dbscan(values, eps, min_samples), eps, min_samples)
     ratio = measure(
         PART,
         f"DBSCAN at eps {eps:g}, min_samples {min_samples}, {maps.kind} maps",
@@ -156,7 +144,17 @@ def dbscan(maps: MapSet, eps: float, min_samples: int, stated: float, effort: He
         rounds=effort.rounds,
         at_least=stated,
     )
-    return _checked(ratio, same)
+    return _checked(ratio, alike)
+
+
+def same_clusters(values: np.ndarray, fitted: list[DBSCAN], eps: float, min_samples: int) -> bool:
+    """Whether labels and core pixels of each map are those that scikit-learn found."""
+    found = [clusters(one, eps=eps, min_samples=min_samples) for one in values]
+    return all(
+        np.array_equal(one.labels.ravel(), theirs.labels_)
+        and np.array_equal(np.flatnonzero(one.core), theirs.core_sample_indices_)
+        for one, theirs in zip(found, fitted, strict=True)
+    )
 
 
 def infeasible_dbscan(maps: MapSet, effort: HeadEffort) -> Ratio:

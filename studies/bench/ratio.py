@@ -51,7 +51,7 @@ class Timing(NamedTuple):
 def by_turns(peer: Callable[[], object], ours: Callable[[], object], *, rounds: int) -> Timing:
     """Both sides by turns. Seconds of the processor, which what else the machine does hardly moves:
     each side must do its work in this process, on one thread."""
-    seconds = [(_seconds(peer), _seconds(ours)) for _ in range(rounds)]
+    seconds = [(seconds_of(peer), seconds_of(ours)) for _ in range(rounds)]
     return Timing(
         *(statistics.median(side) for side in zip(*seconds, strict=True)),
         statistics.median(one / other for one, other in seconds),
@@ -84,7 +84,8 @@ def measure(
     )
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
+    """Of the processor."""
     gc.collect()
     started = time.process_time()
     work()
