@@ -60,11 +60,11 @@ def sort_maps(error_maps: np.ndarray) -> np.ndarray:
     return in_order
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _count_below(in_order, thresholds):
     """How many of each row's errors are below each threshold: int64 (n, T)."""
     below = np.empty((len(in_order), len(thresholds)), np.int64)
-    for i in prange(len(in_order)):
+    for i in range(len(in_order)):
         below[i] = np.searchsorted(in_order[i], thresholds)
     return below
 
