@@ -5,28 +5,26 @@ died are failed before new ones start. It knows nothing of MLflow.
 """
 
 import json
-import os
-import socket
 import warnings
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import optuna
-import psutil
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from studies.space import Space, capped, is_conditional
 from studies.study import StudyError
+from studies.trial_storage import TrialStorage
+from studies.worker import WORKER, is_alive
 
 SPECIFICATION = "specification"
-WORKER = "worker"
 INTERRUPTED = "interrupted"
 
 
@@ -43,7 +41,7 @@ class DashboardStorage(RDBStorage):
         return trials
 
 
-def open_storage(url: str, kind: type[RDBStorage] = RDBStorage) -> RDBStorage:
+def open_storage(url: str, kind: type[RDBStorage] = TrialStorage) -> RDBStorage:
     """The storage at a database URL, made when it is new."""
     arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
@@ -107,6 +105,13 @@ class BranchTPE(TPESampler):
         return {name: together[name] for name in together if name not in self._capped}
 
 
+def write_down(trial: Trial, *, wait: bool = False) -> None:
+    """Have the database hold all that a running trial has said; `wait` until the disk does."""
+    storage = getattr(trial.storage, "_backend", None)
+    if isinstance(storage, TrialStorage):
+        storage.write(trial._trial_id, wait=wait)
+
+
 def begun(search: optuna.Study) -> list[FrozenTrial]:
     """The trials that have begun, in order: not those that wait for their turn."""
     trials = search.get_trials(deepcopy=False)
@@ -137,22 +142,6 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[prefix + key] = json.dumps(value)
     return flat
-
-
-def this_worker() -> dict[str, Any]:
-    """What tells this process from every other one, a later one with the same number included."""
-    process = psutil.Process()
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": process.create_time()}
-
-
-def is_alive(worker: dict[str, Any]) -> bool:
-    """Whether a worker's process still runs; those of other machines are taken to."""
-    if worker["host"] != socket.gethostname():
-        return True
-    try:
-        return abs(psutil.Process(worker["pid"]).create_time() - worker["started"]) < 1
-    except psutil.NoSuchProcess:
-        return False
 
 
 def fail_dead_trials(study: optuna.Study) -> list[int]:

@@ -22,13 +22,14 @@ from mlflow_server.registry import load_model
 from mlflow_server.relocate import relocate
 from studies.__main__ import main
 from studies.settings import Settings
-from studies.storage import WORKER, running_trials, searches, this_worker
+from studies.storage import running_trials, searches
 from studies.study import StudyError
 from studies.trial_model import load_trial_model
 from studies.upkeep.archive import CHECKSUMS, FORMAT, HEADER
 from studies.upkeep.backup import back_up, copy_database, missing
 from studies.upkeep.gc import LOCK, collect
 from studies.upkeep.restore import restore
+from studies.worker import WORKER, this_worker
 from training.data import phantom
 
 
