@@ -5,21 +5,18 @@ died are failed before new ones start. It knows nothing of MLflow.
 """
 
 import json
-import warnings
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
-from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from studies.space import Space, capped, is_conditional
+from studies.sampler import sampler_of
+from studies.space import Space
 from studies.study import StudyError
 from studies.trial_storage import TrialStorage
 from studies.worker import WORKER, is_alive
@@ -76,33 +73,6 @@ def open_study(
     else:
         study.set_user_attr(SPECIFICATION, specification)
     return study
-
-
-def sampler_of(space: Space, *, seed: int) -> TPESampler:
-    """TPE that draws all parameters together, and in a conditional space each branch's."""
-    return BranchTPE(space, seed=seed) if is_conditional(space) else TPESampler(seed=seed)
-
-
-class BranchTPE(TPESampler):
-    """TPE over the parameters that stand together: the common ones, and each branch's own.
-
-    Plain TPE draws together what every trial has, and each parameter of a branch on its own.
-    Optuna's groups take a parameter's range from the first trial that has it, and would hold a
-    capped one there for ever: those are left out of the groups and drawn each on its own.
-    """
-
-    def __init__(self, space: Space, *, seed: int):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            super().__init__(seed=seed, group=True)
-        self._capped = capped(space)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """What is drawn together before a trial begins."""
-        together = super().infer_relative_search_space(study, trial)
-        return {name: together[name] for name in together if name not in self._capped}
 
 
 def write_down(trial: Trial, *, wait: bool = False) -> None:

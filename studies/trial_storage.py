@@ -24,12 +24,16 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from studies.worker import WORKER, this_worker
 
 TRIALS = models.TrialModel
+LATER = select(TRIALS.trial_id).where(
+    TRIALS.study_id == bindparam("study"), TRIALS.trial_id > bindparam("after")
+)
+COUNT = select(func.count()).select_from(TRIALS).where(TRIALS.study_id == bindparam("study"))
 USER, SYSTEM = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
 
 
@@ -81,8 +85,7 @@ class TrialStorage(RDBStorage):
         """A new trial in SQLite, which lets one process write at a time: the number is free."""
         with self._transaction("NORMAL") as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-            counted = select(func.count()).select_from(TRIALS).where(TRIALS.study_id == study_id)
-            new.number = connection.execute(counted).scalar_one()
+            new.number = connection.execute(COUNT, {"study": study_id}).scalar_one()
             row = {
                 "study_id": study_id,
                 "number": new.number,
@@ -255,13 +258,10 @@ class TrialStorage(RDBStorage):
 
     def _ids(self, study_id: int, included: set[int], greater_than: int) -> set[int]:
         """Which trials are asked for."""
-        wanted = TRIALS.trial_id > greater_than
-        before = [number for number in included if number <= greater_than]
-        if before:
-            wanted = or_(wanted, TRIALS.trial_id.in_(before))
-        query = select(TRIALS.trial_id).where(TRIALS.study_id == study_id, wanted)
+        before = {number for number in included if number <= greater_than}
         with self.engine.connect() as connection:
-            return set(connection.execute(query).scalars())
+            later = connection.execute(LATER, {"study": study_id, "after": greater_than})
+            return before | set(later.scalars())
 
     def _running(self, trial_id: int) -> Draft | None:
         """A trial that this process runs."""
