@@ -259,6 +259,7 @@ def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Re
         published={
             trial: run_id for trial, (run_id, status) in published.items() if status != "RUNNING"
         },
+        begun={trial for trial, (_, status) in published.items() if status == "RUNNING"},
     )
 
 
