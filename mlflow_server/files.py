@@ -41,7 +41,7 @@ def local_folder(address: str) -> Path | None:
 
 def place(folder: Path, to: Path) -> None:
     """Put a folder's files below `to`, over those that are there: links where the disk is one."""
-    shutil.copytree(folder, to, copy_function=_link, dirs_exist_ok=True)
+    shutil.copytree(folder, to, copy_function=link, dirs_exist_ok=True)
 
 
 def share(folder: Path, other: Path) -> None:
@@ -49,10 +49,10 @@ def share(folder: Path, other: Path) -> None:
     for path in (path for path in folder.rglob("*") if path.is_file()):
         twin = other / path.relative_to(folder)
         if twin.is_file() and filecmp.cmp(path, twin, shallow=False):
-            _link(twin, path)
+            link(twin, path)
 
 
-def _link(source: str | Path, target: str | Path) -> None:
+def link(source: str | Path, target: str | Path) -> None:
     """Have `target` be the file `source`, or a copy of it on another disk or where there are no
     links; a file that is there is replaced, never written into."""
     unfinished = Path(f"{target}.tmp")

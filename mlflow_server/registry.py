@@ -25,6 +25,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.utils import requirements_utils
 
 from mlflow_server import pyfunc_generator, pyfunc_model
 from mlflow_server.connection import (
@@ -110,6 +111,7 @@ def log_model(
             run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
         )
         with _failed_unless_ready(client, made.model_id), _scratch(client, made) as scratch:
+            _requirements_are_installed()
             mlflow.pyfunc.save_model(
                 path=Path(scratch) / "model",
                 mlflow_model=Model(
@@ -291,6 +293,13 @@ def digest_files(folder: Path) -> str:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def _requirements_are_installed() -> None:
+    """Spare MLflow from listing every file of every package, for seconds, before it warns of
+    requirements that are not installed: these are the installed ones."""
+    if getattr(requirements_utils, "_MODULES_TO_PACKAGES", {}) is None:
+        requirements_utils._MODULES_TO_PACKAGES = {}
 
 
 def _scratch(client: MlflowClient, made: LoggedModel) -> TemporaryDirectory:

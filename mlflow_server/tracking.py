@@ -8,6 +8,7 @@ a study searches.
 import json
 import math
 import re
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +99,7 @@ class TrialRun:
     history: Sequence[Mapping[str, float | None]] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
-    artifacts: Path | None = None  # a folder, logged whole
+    artifacts: Path | None = None  # a folder, logged whole; its files do not change any more
 
 
 class Tracking:
@@ -466,6 +467,16 @@ class Tracking:
         with tracking_errors(f"Logging {folder} to run {run_id}"):
             self._log_folder(run_id, folder, path)
 
+    def hand_over(self, run_id: str, folder: Path) -> None:
+        """Give a run a folder whole: its files are the run's from now on, and it is gone."""
+        with tracking_errors(f"Handing {folder} over to run {run_id}"):
+            location = local_folder(self._client.get_run(run_id).info.artifact_uri)
+            if is_server(self.uri) or location is None:
+                self._log_folder(run_id, folder)
+            else:
+                place(folder, location)
+            shutil.rmtree(folder)
+
     def download(self, run_id: str, path: str, to: Path) -> Path:
         """Copy a run's file or folder to below `to`; the path of the copy."""
         to.mkdir(parents=True, exist_ok=True)
@@ -475,11 +486,7 @@ class Tracking:
     def _log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
         if not folder.is_dir():  # MLflow would log nothing and say nothing
             raise TrackingError(f"There is no folder {folder} to log to run {run_id}.")
-        location = self._client.get_run(run_id).info.artifact_uri
-        if is_server(self.uri) or local_folder(location) is None:
-            self._client.log_artifacts(run_id, str(folder), artifact_path=path)
-        else:
-            place(folder, local_folder(location) / (path or ""))
+        self._client.log_artifacts(run_id, str(folder), artifact_path=path)
 
     def _create_run(
         self, experiment_id: str, name: str, *, tags: Mapping[str, str], start_ms: int | None = None

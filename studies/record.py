@@ -16,7 +16,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from mlflow_server import Tracking, TrackingError, TrialRun
-from mlflow_server.files import place
+from mlflow_server.files import place, share
 from mlflow_server.registry import Flavour, log_model
 from mlflow_server.tracking import CLEANED_TAG
 
@@ -197,6 +197,8 @@ class Record:
         for trial, _, run_id in written:
             folder = self.trials_folder / str(trial.number)
             if (folder / MODEL).exists():
+                for key in _needed(trial):  # what the cache has lies on the disk once
+                    share(folder / MODEL, self.weights_folder / key)
                 self._log_model(run_id, trial.number, folder / MODEL)
         self._hold_what_was_cleaned(written)
         for trial, _, run_id in written:

@@ -166,10 +166,10 @@ def close(
     """End the parent run with its files, metrics and note."""
     folder = session.folder / "evidence"
     write_evidence(session, conclusion, report, folder)
-    record.tracking.log_artifacts(record.parent_id, folder)
     best = conclusion.best
     if best:
         keep_answers(record, best.number, folder)
+    record.tracking.hand_over(record.parent_id, folder)
     record.tracking.close_study(
         record.parent_id,
         status="KILLED" if interrupted else "FINISHED",
