@@ -36,11 +36,15 @@ def draw_report(session: Session, search: optuna.Study, conclusion: Conclusion) 
 
 
 def as_plotted(session: Session, search: optuna.Study) -> optuna.Study:
-    """The trials in memory, each parameter with its widest range: plots need one range for all."""
+    """The trials in memory, each parameter with its widest range: plots need one range for all.
+
+    What a trial left for MLflow is not among it: the timeline would have it all as text to hover.
+    """
     box = widest(session.study.space)
     plotted = optuna.create_study(study_name=session.name, direction=session.study.direction)
-    for trial in copy.deepcopy(begun(search)):
+    for trial in map(copy.copy, begun(search)):
         trial.distributions = {name: box[name] for name in trial.params}
+        trial.user_attrs = {}
         plotted.add_trial(trial)
     return plotted
 

@@ -21,6 +21,7 @@ from studies.space import suggest
 from studies.storage import is_feasible, write_down
 from studies.study import Candidate, Lab, News, Study
 from training.cache import CacheError
+from training.grids import save_picture
 
 SAME_ERRORS_END = 5  # our choice: by then the parameters are not the cause
 
@@ -112,10 +113,7 @@ class TrialRunner:
             predictor.save(folder / MODEL)
 
     def _draw(self, trial: Trial, name: str, picture: Image.Image) -> None:
-        path = self.folder / str(trial.number) / ARTIFACTS / f"{name}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A PNG of error maps takes twenty times as long and three times the room.
-        picture.convert("RGB").save(path, quality=88)
+        save_picture(picture, self.folder / str(trial.number) / ARTIFACTS / name)
 
     def _write(self, trial: Trial, name: str, text: str) -> None:
         folder = self.folder / str(trial.number) / ARTIFACTS

@@ -16,7 +16,6 @@ import pytest
 from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution
 from optuna.pruners import ThresholdPruner
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from PIL import Image
 
@@ -29,6 +28,7 @@ from studies.session import open_session
 from studies.settings import Settings
 from studies.study import Study, StudyError, find_study
 from studies.trial_model import load_trial_model
+from studies.trial_storage import TrialStorage
 from training.data import load, phantom
 from training.floors import FLOORS
 
@@ -284,7 +284,7 @@ def test_an_interrupt_that_python_drops_ends_the_study_after_its_trial(images, r
 
 
 def test_an_interrupt_while_a_trial_is_written_down_leaves_it_whole(images, root, monkeypatch):
-    written = RDBStorage.set_trial_state_values
+    written = TrialStorage.set_trial_state_values
 
     def interrupted(*arguments, **keywords):
         os.kill(os.getpid(), signal.SIGINT)
@@ -292,7 +292,7 @@ def test_an_interrupt_while_a_trial_is_written_down_leaves_it_whole(images, root
         return written(*arguments, **keywords)
 
     def fit(params, lab, news):
-        monkeypatch.setattr(RDBStorage, "set_trial_state_values", interrupted)
+        monkeypatch.setattr(TrialStorage, "set_trial_state_values", interrupted)
         return find_study("image_kmeans").fit({"tumor_index": params["x"]}, lab, news)
 
     assert run(odd_study("written", fit), settings_for(root, images)) is False
