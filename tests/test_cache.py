@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -160,16 +160,23 @@ sys.stdin.read()
 
 
 @contextmanager
-def holder(root: Path, *keys: str):
-    """A process that holds entries of a cache, and is killed on the way out."""
-    command = [sys.executable, "-c", HOLDER, str(root), *keys]
+def holding(code: str, root: Path, *keys: str):
+    """A process that asks for entries of a cache, killed on the way out."""
+    command = [sys.executable, "-c", code, str(root), *keys]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stdout.readline() == "holds\n"
-        yield
+        yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
+
+
+@contextmanager
+def holder(root: Path, *keys: str):
+    """While a process holds entries of a cache."""
+    with holding(HOLDER, root, *keys) as process:
+        assert process.stdout.readline() == "holds\n"
+        yield
 
 
 def kilobyte(folder: Path) -> None:
@@ -189,11 +196,11 @@ def kept(root: Path) -> set[str]:
 
 def test_what_nobody_has_asked_for_the_longest_is_dropped_and_said_so_once(tmp_path, caplog):
     fill_with_age(tmp_path, "a", "b", "c")
-    cache = Cache(tmp_path, Room(3500))  # an entry takes 1000 bytes and its checksums
+    cache = Cache(tmp_path, Room(2500))  # an entry takes 1000 bytes and its checksums
     cache.get_or_make("new", kilobyte)
     assert kept(tmp_path) == {"c", "new"}
     assert len(caplog.records) == 1
-    assert "the 2 entries that nobody has asked for the longest" in caplog.text
+    assert "nobody has asked for the longest was dropped (entries: 2" in caplog.text
     cache.get_or_make("c", never)
     cache.get_or_make("newer", kilobyte)
     assert "new" in kept(tmp_path)  # this process holds all three
@@ -222,14 +229,12 @@ def test_what_another_process_holds_stays_until_it_is_gone_however_it_ends(tmp_p
 def test_two_processes_that_drop_at_once_leave_whole_entries(tmp_path):
     fill_with_age(tmp_path, *"abcdefghij")
     code = HOLDER.replace("10 ** 6", "2500")
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), *keys], stdin=subprocess.DEVNULL
-        )
-        for keys in ("klmnopq", "rstuvwx")
-    ]
-    assert [process.wait(timeout=60) for process in both] == [0, 0]
-    assert kept(tmp_path) == set("klmnopqrstuvwx")
+    with ExitStack() as started:
+        both = [
+            started.enter_context(holding(code, tmp_path, *keys)) for keys in ("klmnopq", "rstuvwx")
+        ]
+        assert [process.stdout.readline() for process in both] == ["holds\n", "holds\n"]
+        assert kept(tmp_path) == set("klmnopqrstuvwx")
     for key in "klmnopqrstuvwx":
         Cache(tmp_path).get_or_make(key, never)
 

@@ -410,6 +410,7 @@ def test_trials_published_together_again_are_kept_as_they_are(tracking, client, 
     assert "f2" not in client.get_run(first[1]).data.metrics
 
 
+@pytest.mark.slow
 def test_processes_that_publish_the_same_trials_write_each_once(
     tracking, client, experiment, parent, uri, root
 ):

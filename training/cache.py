@@ -83,7 +83,8 @@ class Cache:
 
     def entries(self) -> list[Path]:
         """The folders of all complete entries."""
-        return [path.parent for path in self.root.glob(f"*/{CHECKSUMS}")]
+        found = (path.parent for path in self.root.glob(f"*/{CHECKSUMS}"))
+        return [path for path in found if path.suffix != ".tmp"]
 
     def _make(self, folder: Path, make: Callable[[Path], None]) -> None:
         self._remove_leftovers()

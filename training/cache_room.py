@@ -73,8 +73,8 @@ class Room:
         limit = f"{self.limit / GB:g} GB"
         if dropped:
             log.warning(
-                "The cache %s may hold %s: the %d entries that nobody has asked for the longest, "
-                "%.2g GB, were dropped. What is needed of them is made again; CACHE_GB= sets the "
+                "The cache %s may hold %s: what nobody has asked for the longest was dropped "
+                "(entries: %d, %.2g GB). What is needed of it is made again; CACHE_GB= sets the "
                 "limit.",
                 *(root, limit, len(dropped), sum(dropped.values()) / GB),
             )
