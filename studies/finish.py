@@ -27,6 +27,7 @@ from studies.summary import Findings, write_summary, write_words
 from training import floors as floors_module
 from training.cache import code_digest, make_key
 from training.floors import FLOORS, Scored, evaluate_scored, floors
+from training.grids import save_picture
 from training.localization import Localization
 from training.metrics import evaluate
 
@@ -93,7 +94,7 @@ class Decision:
     def write(self, folder: Path) -> None:
         """The pictures, and the winner's answers on test."""
         for caption, grid in self.grids.items():
-            grid.save(folder / f"{caption.lower().replace(' ', '_')}.png")
+            save_picture(grid, folder / caption.lower().replace(" ", "_"))
         if self.answers:
             (folder / ANSWERS).write_bytes(self.answers.read_bytes())
             floor_table(self.answers, self.floors).to_csv(folder / FLOOR_ANSWERS, index=False)
