@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from models.backbones import AsPhotograph, lite_blocks
+from models.folded import fold_block, fold_stem
 
 VARIANTS = ("small", "pretrained", "paper")
 LR_SCHEDULES = ("cosine", "plateau")
@@ -282,7 +283,7 @@ class PretrainedNetwork(_Network):
     def __init__(self, dropout: float):
         super().__init__()
         shallow, deep = lite_blocks()
-        self.convolutions = _Evaluated(AsPhotograph(), shallow.requires_grad_(False), deep)
+        self.convolutions = _Blocks(AsPhotograph(), shallow.requires_grad_(False), deep)
         self.embed = nn.Sequential(
             _BesideItsMirror(),  # (b, 224, s/16, s/16)
             nn.Conv2d(224, 128, 1, bias=False),
@@ -298,11 +299,22 @@ class PretrainedNetwork(_Network):
         return self.convolutions(x).mean((2, 3))
 
 
-class _Evaluated(nn.Sequential):
-    """Batch norms keep the statistics of photographs."""
+class _Blocks(nn.Sequential):
+    """As a photograph, through the blocks that stay, then through those that learn.
 
-    def train(self, mode: bool = True) -> "_Evaluated":
+    Batch norms keep the statistics of photographs, so they are folded into the convolutions before
+    them at each step, which takes a third off its time; the parameters are the layers' own.
+    """
+
+    def train(self, mode: bool = True) -> "_Blocks":
         return super().train(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        as_photograph, (stem, *shallow), deep = self
+        x = fold_stem(stem)(as_photograph(x))
+        for block in (*shallow, *deep):
+            x = fold_block(block)(x)
+        return x
 
 
 class _BesideItsMirror(nn.Module):
