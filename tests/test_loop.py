@@ -225,3 +225,22 @@ def test_input_is_float_in_0_to_1_with_a_channel():
     x = as_input(torch.tensor([[[0, 51, 255]]], dtype=torch.uint8))
     assert x.shape == (1, 1, 1, 3)
     assert x.flatten().tolist() == pytest.approx([0, 0.2, 1])
+
+
+def test_uint8_images_train_as_float_ones_do():
+    module, plain = small(), small().to(memory_format=torch.channels_last)
+    fit(module, squares(), squares(4), **COUNTS | {"n_epochs": 1}, **RUN)
+    x = torch.from_numpy(squares()).unsqueeze(1) / 255
+    batches = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).split(4)
+    with seeded(0, CPU):
+        for batch in batches:
+            plain.train_step(x[batch])
+    assert torch.equal(weights(module), weights(plain))
+
+
+def test_the_validation_loss_of_uint8_images_is_that_of_float_ones():
+    module = small()
+    training = fit(module, squares(), squares(6), **COUNTS | {"n_epochs": 1}, **RUN)
+    x = torch.from_numpy(squares(6)).unsqueeze(1) / 255
+    expected = module.eval_step(x)["loss"].item()
+    assert training.history[0]["val_loss"] == pytest.approx(expected, rel=1e-5)

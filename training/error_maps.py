@@ -1,7 +1,8 @@
 """Error maps: where, and by how much, a slice is not as a detector knows healthy ones.
 
-Owns the way of images through a detector in batches, in full precision unless it is told otherwise:
-a map does not depend on how the detector was trained. How an error becomes a map is `models.error_mapper`'s.
+Owns the way of images through a detector in batches, in full precision unless it is told otherwise,
+so that a map does not depend on how the detector was trained. How an error becomes a map is
+`models.error_mapper`'s.
 """
 
 from collections.abc import Callable, Iterator

@@ -47,9 +47,7 @@ N_MADE = 256
 class Side(NamedTuple):
     """One training: what it took, and what it came to."""
 
-    images_per_second: (
-        float  # of the processor's time, which what else the machine does hardly moves
-    )
+    images_per_second: float  # of the processor's time: a busy machine hardly moves it
     val_loss: float
 
 
@@ -310,11 +308,11 @@ def playing(module: gan.GAN, lr: float) -> Script:
 def val_loss(module: nn.Module, folder: Path) -> float:
     """Of the trained network on the validation images, in float32; the same for both sides."""
     module.eval()
-    images, labels = (
-        torch.from_numpy(np.load(folder / f"val_{n}.npy")) for n in ("images", "labels")
-    )
+    kept = (np.load(folder / f"val_{name}.npy") for name in ("images", "labels"))
+    images, labels = map(torch.from_numpy, kept)
     if isinstance(module, gan.GAN):
-        made = module.generate(module.sample_latent(N_MADE, torch.Generator().manual_seed(0)))
+        noise = module.sample_latent(N_MADE, torch.Generator().manual_seed(0))
+        made = module.generator(noise)  # the one that is trained: the script has no average of it
         return energy_distance(made, loop.as_input(images))
     known = [labels] if isinstance(module, brain_cnn.BrainCNN) else []
     batches = zip(*(tensor.split(64) for tensor in (images, *known)), strict=True)
