@@ -27,7 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def new_pages(first: str, **environment: str) -> int:
-    """What four blocks of 64 MB, made one after the other in a fresh process, need of the system."""
+    """What four blocks of 64 MB, made one by one in a fresh process, need of the system."""
     inherited = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(first=first, size=SIZE)],

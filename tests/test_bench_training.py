@@ -63,7 +63,6 @@ def test_the_distance_of_made_images_is_0_for_the_same_and_grows_with_what_diffe
 
 
 @pytest.mark.slow
-def test_a_network_is_trained_both_ways_in_processes_of_their_own(folder):
+def test_a_training_is_timed_in_a_process_of_its_own(folder):
     size = bench.Size(12, 1)
-    sides = [bench.in_process(s, "brain_cnn small", folder, size, 0) for s in ("ours", "peer")]
-    assert all(side.images_per_second > 0 for side in sides)
+    assert bench.in_process("ours", "brain_cnn small", folder, size, 0).images_per_second > 0

@@ -85,13 +85,14 @@ FULL = Effort(
     rounds=3,
     sizes={
         "brain_cvae": Size(512, 4),
-        "brain_cnn small": Size(512, 6),
-        "brain_cnn pretrained": Size(512, 3),
+        "brain_cnn small": Size(512, 12),
+        "brain_cnn pretrained": Size(512, 8),
         "brain_cnn paper": Size(256, 3),
         "vae": Size(512, 6),
-        "gan": Size(512, 6),
+        "gan": Size(512, 10),
     },
 )
+# Ratios only: over so few steps losses say little.
 QUICK = Effort(
     rounds=1,
     sizes={
