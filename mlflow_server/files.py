@@ -39,12 +39,18 @@ def fetch_run_files(client: MlflowClient, run_id: str, path: str, to: Path) -> P
     return to / path
 
 
-def fetch_model_files(client: MlflowClient, uri: str, model_id: str | None, to: Path) -> None:
-    """Copy the files of the model at `uri`, which is the logged model `model_id`, to `to`."""
-    location = client.get_logged_model(model_id).artifact_location if model_id else ""
+def fetch_model_files(client: MlflowClient, location: str, model_id: str | None, to: Path) -> Path:
+    """Copy a model's files to a folder below `to`, and return that.
+
+    They are those of the logged model `model_id`, at `location`: an address like models:/... MLflow
+    would look up where the process points to.
+    """
     if not _is_folder_there(client, location):
-        mlflow.artifacts.download_artifacts(uri, dst_path=str(to))
-        return
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                location, dst_path=str(to), tracking_uri=client.tracking_uri
+            )
+        )
     source = Source(
         f"/api/2.0/mlflow/logged-models/{model_id}/artifacts/directories",
         "artifact_directory_path",
@@ -52,7 +58,10 @@ def fetch_model_files(client: MlflowClient, uri: str, model_id: str | None, to: 
         "artifact_file_path",
         {},
     )
-    _copy(client.tracking_uri, source, "", to)
+    folder = to / "model"
+    folder.mkdir(parents=True)
+    _copy(client.tracking_uri, source, "", folder)
+    return folder
 
 
 def _is_folder_there(client: MlflowClient, location: str) -> bool:

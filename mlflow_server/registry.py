@@ -222,24 +222,20 @@ def version_tags(tracking_uri: str, uri: str) -> dict[str, str]:
 
 
 def fetch_model(tracking_uri: str, uri: str, to: Path) -> Path:
-    """Copy a model's files to `to`/model; files that are not those that were logged are refused.
+    """Copy a model's files to a folder below `to`; files that are not those logged are refused.
 
-    `uri` is `models:/<name>@<alias>`, `models:/<name>/<version>` or `models:/<id>`. MLflow looks
-    such addresses up where the process points to: `tracking_uri` from here on.
+    `uri` is `models:/<name>@<alias>`, `models:/<name>/<version>` or `models:/<id>`.
     """
     client = connect(tracking_uri)
-    mlflow.set_tracking_uri(tracking_uri)
     with tracking_errors(f"Loading {uri}"):
-        exact, model_id, digest = _resolve(client, uri)
+        location, model_id, digest = _resolve(client, uri)
         if digest is None:
             raise TrackingError(
                 f"{uri} has no digest of its files, so that they cannot be checked: it was logged "
                 "by something else, or before there were digests. `make study` registers its "
                 "winner with one."
             )
-        folder = to / "model"
-        folder.mkdir(parents=True)
-        fetch_model_files(client, exact, model_id, folder)
+        folder = fetch_model_files(client, location, model_id, to)
     if digest_files(folder) != digest:
         shutil.rmtree(folder)
         raise TrackingError(
@@ -296,14 +292,15 @@ def _stored_digest(tracking_uri: str, artifact_location: str) -> str:
 
 
 def _resolve(client: MlflowClient, uri: str) -> tuple[str, str | None, str | None]:
-    """The exact address of a model, the id of the logged model that it is, and the digest that its
+    """Where a model's files lie, the id of the logged model that it is, and the digest that the
     files must have."""
     if re.fullmatch(r"models:/m-\w+", uri):
-        model_id = uri.removeprefix("models:/")
-        return uri, model_id, client.get_logged_model(model_id).tags.get(DIGEST)
+        model = client.get_logged_model(uri.removeprefix("models:/"))
+        return model.artifact_location, model.model_id, model.tags.get(DIGEST)
     version = _as_version(_model_version(client, uri))
     logged = re.fullmatch(r"models:/(m-\w+)", version.model_uri)
-    return version.uri, logged and logged[1], version.tags.get(DIGEST)
+    location = client.get_model_version_download_uri(version.name, version.number)
+    return location, logged and logged[1], version.tags.get(DIGEST)
 
 
 def _model_version(client: MlflowClient, uri: str) -> ModelVersion:

@@ -88,4 +88,5 @@ def quiet() -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # whoever reads along through a pipe sees each line
     sys.exit(main())

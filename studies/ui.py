@@ -23,7 +23,7 @@ def open_server(settings: Settings, door: Door) -> None:
     if not is_loopback(door.host):
         print(
             "Passwords travel as they are over http://: outside a network that you trust, put a "
-            "proxy with a certificate before the server (README, A server for a team)."
+            "proxy with a certificate before the server (docs/team-server.md)."
         )
     serve_team(
         settings.tracking_uri, settings.artifact_root, door=door, links=partial(links, settings)

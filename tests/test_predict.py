@@ -242,10 +242,15 @@ def test_a_model_with_other_code_is_said(root, capsys, folder, tmp_path):
 
 
 def test_a_generator_is_refused(root, capsys, folder, tmp_path, monkeypatch):
-    (tmp_path / "grey.py").write_text("def load(folder):\n    return object()\n")
+    (tmp_path / "nil.py").write_text("def load(folder):\n    return object()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     model = write_registered(
-        root, tiny_detector(), "maker", [tmp_path / "grey.py"], flavour=makes(), loader="grey:load"
+        root,
+        tiny_detector(),
+        "maker",
+        [tmp_path / "nil.py"],
+        flavour=makes(),
+        loader="nil:load",
     )
     status, _, errors = ask(capsys, folder, "--model", model)
     assert status == 2 and f"{model} makes images" in errors

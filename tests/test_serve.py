@@ -20,6 +20,7 @@ from PIL import Image
 from registered import some_slices, tiny_detector, write_registered
 
 from mlflow_server.pyfunc_model import as_images
+from mlflow_server.registry import makes
 from mlflow_server.scoring_app import sentence
 from models.heads import MapScore
 from studies.__main__ import main
@@ -97,17 +98,32 @@ def server(root):
 
 @pytest.mark.slow
 def test_files_over_http_are_answered_as_predict_answers_them(server, tmp_path, capsys, at_root):
-    images = some_slices(5)
-    for i, image in enumerate(images):
+    for i, image in enumerate(some_slices(5)):
         cv2.imwrite(str(tmp_path / f"{i}.png"), image)
-    files = sorted(tmp_path.glob("*.png"))
+    check_alike(server, sorted(tmp_path.glob("*.png")), capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.br35h
+def test_real_files_over_http_are_answered_as_predict_answers_them(
+    server, br35h_dir, capsys, at_root
+):
+    files = [
+        sorted((br35h_dir / name).glob("*.jpg"))[i] for name in ("no", "yes") for i in range(6)
+    ]
+    check_alike(server, files, capsys)
+
+
+def check_alike(server, files, capsys):
+    """To the last digit: a score does not depend on the way that an image comes."""
     answer = server.ask([base64.b64encode(file.read_bytes()).decode() for file in files])
     assert answer.status_code == 200 and answer.json()["note"] == NOTE
-    arguments = ["predict", str(tmp_path), "--model", "models:/tiny@candidate", "--json"]
-    assert main(arguments) == 0
+    capsys.readouterr()
+    names = map(str, files)
+    assert main(["predict", *names, "--model", "models:/tiny@candidate", "--json"]) == 0
     expected = json.loads(capsys.readouterr().out)["predictions"]
     said = answer.json()["predictions"]
-    assert [list(each) for each in said] == [["label", "score"]] * 5
+    assert [list(each) for each in said] == [["label", "score"]] * len(files)
     assert said == [{name: each[name] for name in ("label", "score")} for each in expected]
 
 
@@ -173,7 +189,7 @@ def test_a_server_that_is_stopped_leaves_no_process_a_free_port_and_no_copy(
 ):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     server = Server(root, "models:/tiny@candidate")
-    assert list(tmp_path.glob("served-*/model/MLmodel"))
+    assert list(tmp_path.glob("served-*/*/MLmodel"))
     children = psutil.Process(server.process.pid).children(recursive=True)
     assert server.stop() == 0
     assert children and not [child for child in children if child.is_running()]
@@ -195,6 +211,12 @@ def test_an_unknown_model_is_said_with_the_cure(at_root, capsys):
     assert main(["serve", "--port", str(free_port())]) == 2
     said = capsys.readouterr().err
     assert "tumor-detector" in said and "make promote STUDY=" in said
+
+
+def test_a_generator_is_refused(root, at_root, capsys):
+    model = write_registered(root, tiny_detector(), "maker", flavour=makes(), loader="grey:load")
+    assert main(["serve", "--model", model, "--port", str(free_port())]) == 2
+    assert f"{model} does not tell tumours in images" in capsys.readouterr().err
 
 
 def test_a_path_is_no_model(at_root, capsys):

@@ -391,7 +391,7 @@ def asked_raw(team, method, path, user, body=None):
     import base64
 
     token = base64.b64encode(f"{user}:{PASSWORDS[user]}".encode()).decode()
-    connection = http.client.HTTPConnection("127.0.0.1", team.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", team.port, timeout=60)
     connection.putrequest(method, path, skip_accept_encoding=True)
     connection.putheader("Authorization", f"Basic {token}")
     connection.putheader("Content-Length", str(len(body or b"")))
