@@ -9,6 +9,7 @@ VENV := .venv
 CLI := $(VENV)/bin/python -m studies
 
 # glibc hands large blocks back to the system at each training step; keeping them saves page faults.
+# The program tells it so itself (training/allocator.py); here it is said to the tests too.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 export MALLOC_TOP_PAD_ ?= 268435456
