@@ -203,7 +203,8 @@ class Lab:
         """The values of the same, for heads: what one makes of them the next one finds."""
         values, key = self.maps(detector, part).values, f"{part} {detector.map_key}"
         if key not in self._kept_maps:
-            self._kept_maps[key] = KeptMaps(values)
+            there = self.device if self.device.type == "cuda" else None
+            self._kept_maps[key] = KeptMaps(values, device=there)
         return self._kept_maps[key]
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:

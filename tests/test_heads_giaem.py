@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import fbeta_score, recall_score
 
-from models.heads import GIAEM, KeptMaps
+from models.heads import GIAEM
 from models.heads.giaem import best_giaem, objective_surface, shares, sort_maps
 
 QUARTERS = np.array([[[0.0, 0.2], [0.5, 1.0]]], dtype=np.float32)
@@ -48,11 +48,11 @@ def test_shares_are_the_shares_of_pixels_at_or_above():
     )
 
 
-def test_the_shares_are_those_of_a_count(labelled):
+def test_the_shares_are_those_of_a_count(labelled, keep):
     maps, _ = labelled
     maps[:, 0, :3] = 0, 0.5, 1
     for kind in (np.float32, np.float64):
-        kept = KeptMaps(maps.astype(kind))
+        kept = keep(maps.astype(kind))
         for threshold in (0, 0.1, 0.5, 0.7, 0.99, 1):
             counted = (kept.values >= kind(threshold)).mean(axis=(1, 2))
             decision = GIAEM(threshold, 0).fit(kept).decision_function(kept)

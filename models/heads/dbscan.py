@@ -13,6 +13,7 @@ from models.heads.head import Head, check_integer, check_unit, mask_shares
 from models.heads.kept_maps import KeptMaps
 from models.heads.lattice import lattice, nearest_steps
 from models.heads.lattice_clusters import label_maps, largest_clusters
+from models.heads.on_device import dbscan as on_device
 
 
 class DBSCANHead(Head):
@@ -41,13 +42,15 @@ class DBSCANHead(Head):
         return mask_shares(self._masks(maps)) - self.tumor_index
 
     def _masks(self, maps: KeptMaps) -> np.ndarray:
-        return maps.once(("dbscan", self.eps, self.min_samples), lambda: self._cluster(maps.values))
+        return maps.once(("dbscan", self.eps, self.min_samples), lambda: self._cluster(maps))
 
-    def _cluster(self, error_maps: np.ndarray) -> np.ndarray:
-        here = lattice(self.eps, error_maps.shape[1:])
+    def _cluster(self, maps: KeptMaps) -> np.ndarray:
+        here = lattice(self.eps, maps.shape)
         if self.min_samples > here.most_neighbors:
-            return np.zeros(error_maps.shape, dtype=bool)
-        return largest_clusters(error_maps, here, self.min_samples)
+            return np.zeros(maps.values.shape, dtype=bool)
+        if maps.on_device is None:
+            return largest_clusters(maps.values, here, self.min_samples)
+        return on_device.largest_clusters(maps.on_device, here, self.min_samples)
 
 
 class Clusters(NamedTuple):
@@ -57,13 +60,17 @@ class Clusters(NamedTuple):
     core: np.ndarray
 
 
-def clusters(error_map: np.ndarray, *, eps: float, min_samples: int) -> Clusters:
-    """One map's clusters, numbered as `sklearn.cluster.DBSCAN` numbers them."""
+def clusters(maps: KeptMaps, *, eps: float, min_samples: int) -> list[Clusters]:
+    """Each map's clusters, numbered as `sklearn.cluster.DBSCAN` numbers them."""
     _check_eps(eps)
-    found = label_maps(error_map[np.newaxis], lattice(eps, error_map.shape), min_samples)
-    labels = found.labels[0].astype(np.int64)
-    labels[found.labels[0] == np.iinfo(found.labels.dtype).max] = -1
-    return Clusters(labels, found.core[0])
+    here = lattice(eps, maps.shape)
+    if maps.on_device is None:
+        found = label_maps(maps.values, here, min_samples)
+    else:
+        found = on_device.label_maps(maps.on_device, here, min_samples)
+    noise = found.labels == np.iinfo(found.labels.dtype).max
+    labels = np.where(noise, -1, found.labels.astype(np.int64))
+    return [Clusters(*one) for one in zip(labels, found.core, strict=True)]
 
 
 def max_neighbors(eps: float, shape: tuple[int, int] = (128, 128)) -> int:

@@ -11,6 +11,7 @@ from numba import njit, prange
 
 from models.heads.head import Head, at_least, check_unit
 from models.heads.kept_maps import KeptMaps, as_kept
+from models.heads.on_device import shares as on_device
 
 DIGITS = 1024  # of ten bits
 UNSIGNED = 0x7FFFFFFF
@@ -45,9 +46,14 @@ def shares(error_maps: np.ndarray | KeptMaps, thresholds: np.ndarray) -> np.ndar
     Each map is sorted once; a threshold is a binary search.
     """
     maps = as_kept(error_maps)
-    in_order = maps.once("in order", lambda: sort_maps(maps.values))
-    below = _count_below(in_order, np.asarray(thresholds).astype(in_order.dtype))
-    return (in_order.shape[1] - below) / in_order.shape[1]
+    thresholds = np.asarray(thresholds).astype(maps.values.dtype)
+    if maps.on_device is None:
+        below = _count_below(maps.once("in order", lambda: sort_maps(maps.values)), thresholds)
+    else:
+        in_order = maps.once("in order", lambda: on_device.sort_maps(maps.on_device))
+        below = on_device.count_below(in_order, thresholds)
+    n_pixels = maps.values[0].size
+    return (n_pixels - below) / n_pixels
 
 
 def sort_maps(error_maps: np.ndarray) -> np.ndarray:

@@ -9,16 +9,22 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils.validation import check_array
 
 KEPT = 6  # results, the most recent: a hundred maps of 128 x 128 sorted take 6 MB
 
 
 class KeptMaps:
-    """Maps, float (n, height, width) in [0, 1]; who changes them asks about another `KeptMaps`."""
+    """Maps, float (n, height, width) in [0, 1]; who changes them asks about another `KeptMaps`.
 
-    def __init__(self, error_maps: np.ndarray):
+    With a device a copy lies there, and heads compute with torch where it lies; without one they
+    do so on the processor, with numba. The answers are the same.
+    """
+
+    def __init__(self, error_maps: np.ndarray, *, device: torch.device | None = None):
         self.values = check_error_maps(error_maps)
+        self.on_device = None if device is None else torch.tensor(self.values, device=device)
         self._made: OrderedDict[Hashable, Any] = OrderedDict()
 
     def __len__(self) -> int:

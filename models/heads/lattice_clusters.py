@@ -20,7 +20,7 @@ FEW = 1 / 8  # of the pixels of some rows: fewer are looked at one by one
 class LabelledMaps(NamedTuple):
     """The clusters of maps, numbered from 0 on as scikit-learn numbers them."""
 
-    labels: np.ndarray  # unsigned (n, h, w), the dtype's largest number for noise
+    labels: np.ndarray  # whole numbers (n, h, w), the dtype's largest for noise
     core: np.ndarray  # bool (n, h, w)
 
 

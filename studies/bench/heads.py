@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.cluster import DBSCAN
 
 from models.heads import DBSCANHead, GlobalKMeans, ImageKMeans, KeptMaps
+from models.heads.binary_rows import BitRows
 from models.heads.dbscan import clusters
 from models.heads.giaem import best_giaem, objective_surface
 from models.heads.global_kmeans import two_means as two_means_of_maps
@@ -99,9 +100,9 @@ def global_kmeans(maps: MapSet, effort: HeadEffort) -> Iterator[Ratio]:
         def peer(threshold=threshold) -> tuple[np.ndarray, np.ndarray]:
             return plain_heads.global_kmeans(maps.values, threshold, ALPHA, seed=SEED)
 
-        rows = (maps.values >= np.float32(threshold)).reshape(len(maps.values), -1)
+        rows = BitRows(maps.values >= np.float32(threshold))
         labels, answers = peer()
-        same = np.array_equal(two_means_of_maps(rows.view(np.uint8), seed=SEED).labels, labels)
+        same = np.array_equal(two_means_of_maps(rows, seed=SEED).labels, labels)
         ratio = measure(
             PART,
             f"Global KMeans, a threshold ({quantile:.0%} of errors below), {len(rows)} "
@@ -118,7 +119,7 @@ def global_kmeans(maps: MapSet, effort: HeadEffort) -> Iterator[Ratio]:
 def image_kmeans(maps: MapSet, effort: HeadEffort) -> Ratio:
     """Some images in one call."""
     values = maps.values[_spread(len(maps.values), effort.images)]
-    labels = np.stack([two_means_of_pixels(one, seed=SEED).ravel() for one in values])
+    labels = two_means_of_pixels(KeptMaps(values), seed=SEED).reshape(len(values), -1)
     ratio = measure(
         PART,
         f"per-image KMeans, {len(values)} {maps.kind} maps",
@@ -149,7 +150,7 @@ def dbscan(maps: MapSet, eps: float, min_samples: int, stated: float, effort: He
 
 def same_clusters(values: np.ndarray, fitted: list[DBSCAN], eps: float, min_samples: int) -> bool:
     """Whether labels and core pixels of each map are those that scikit-learn found."""
-    found = [clusters(one, eps=eps, min_samples=min_samples) for one in values]
+    found = clusters(KeptMaps(values), eps=eps, min_samples=min_samples)
     return all(
         np.array_equal(one.labels.ravel(), theirs.labels_)
         and np.array_equal(np.flatnonzero(one.core), theirs.core_sample_indices_)
