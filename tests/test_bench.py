@@ -96,19 +96,20 @@ def test_clusters_at_another_setting_are_not_the_same(maps):
 
 
 def test_searches_with_other_best_values_are_a_fault(maps):
-    peer = Outcome(whole=30.0, starts=[0.0, 2.0, 4.0], end=6.0, best_value=0.75)
-    ours = Outcome(whole=3.0, starts=[0.0, 1.0, 1.1], end=1.2, best_value=0.75 + 1e-12)
+    peer = Outcome(30.0, 20.0, starts=[0.0, 2.0, 4.0], end=6.0, best_value=0.75)
+    ours = Outcome(3.0, 4.0, starts=[0.0, 1.0, 1.1], end=1.2, best_value=0.75 + 1e-12)
     effort = StudyEffort(n_trials=3, rounds=1, stated_whole=None)
-    trial, whole = study_ratios([Searches(peer, ours)], maps, effort)
+    trial, trials, whole, processor = study_ratios([Searches(peer, ours)], maps, effort)
     assert trial.ratio == pytest.approx(20) and trial.kept  # without the first trial
-    assert whole.ratio == 10 and whole.at_least is None
+    assert trials.ratio == pytest.approx(5) and trials.at_least is None
+    assert whole.ratio == 10 and processor.ratio == 5
     other = ours._replace(best_value=0.7501)
     assert "0.7501 and not 0.75" in disagreement(Searches(peer, other))
     assert not study_ratios([Searches(peer, other)], maps, effort)[0].kept
 
 
 def test_costs_are_measured_at_three_sizes(maps):
-    outcome = Outcome(9.0, [float(second) for second in range(30)], 30.0, 0.5)
+    outcome = Outcome(9.0, 9.0, [float(second) for second in range(30)], 30.0, 0.5)
     found = list(growth(maps, outcome))
     assert {one.of for one in found} == {"images", "pixels", "trials before"}
     assert all(len(one.sizes) == len(one.seconds) == 3 for one in found)

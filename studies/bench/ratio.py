@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -90,6 +91,12 @@ def seconds_of(work: Callable[[], object]) -> float:
     started = time.process_time()
     work()
     return time.process_time() - started
+
+
+def processor_seconds() -> float:
+    """What this process and those that it has waited for have used."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ results are shown.
 import itertools
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from models import brain_cnn, brain_cvae, gan, vae
+from studies.bench.ratio import processor_seconds
 from training import loop
 from training.allocator import SETTINGS, keep_freed_memory
 from training.data import Dataset, Splits
@@ -330,12 +330,6 @@ def energy_distance(made: Tensor, real: Tensor) -> float:
     between = torch.cdist(made, real).mean()
     within = torch.pdist(made).mean() + torch.pdist(real).mean()
     return float(2 * between - within)
-
-
-def processor_seconds() -> float:
-    """What this process and those that it has waited for have used."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 @dataclass(frozen=True)
