@@ -136,12 +136,17 @@ def dbscan(maps: MapSet, eps: float, min_samples: int, stated: float, effort: He
     """Some images in one call; labels and core pixels held to scikit-learn's."""
     values = maps.values[_spread(len(maps.values), effort.dbscan_images // SLOW[eps])]
     alike = same_clusters(values, plain_heads.dbscan(values, eps, min_samples), eps, min_samples)
+
+    def ours() -> np.ndarray:
+        kept = KeptMaps(values)
+        return DBSCANHead(eps, min_samples).fit(kept).predict(kept)
+
     ratio = measure(
         PART,
         f"DBSCAN at eps {eps:g}, min_samples {min_samples}, {maps.kind} maps",
         f"DBSCAN of each image's points ({len(values)} images)",
         lambda: plain_heads.dbscan(values, eps, min_samples),
-        lambda: DBSCANHead(eps, min_samples).fit(values).predict(values),
+        ours,
         rounds=effort.rounds,
         at_least=stated,
     )
