@@ -9,6 +9,7 @@ VENV := .venv
 CLI := $(VENV)/bin/python -m studies
 
 # glibc hands large blocks back to the system at each training step; keeping them saves page faults.
+# The program tells it so itself (training/allocator.py); here it is said to the tests too.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 export MALLOC_TOP_PAD_ ?= 268435456
@@ -96,6 +97,12 @@ predict: $(VENV)/ready ## Ask a model about images: IMAGES="scan.png slices/ *.d
 .PHONY: serve
 serve: $(VENV)/ready ## Let a model answer over HTTP on 127.0.0.1 [MODEL=models:/tumor-detector@champion] [PORT=5001]
 	@$(CLI) serve $(call option,MODEL,model) $(call option,PORT,port)
+
+.PHONY: bench
+bench: $(VENV)/ready ## Measure what is fast here beside plain scikit-learn, PyTorch and Optuna + MLflow: [QUICK=1] [PART=heads] [INTO=README.md]
+	@$(CLI) bench $(call option,QUICK,quick) $(call option,PART,part) $(call option,INTO,into) \
+		$(call option,JSON,json) $(call option,SEED,seed) $(call option,DATA,data) \
+		$(call option,SPLIT,split) $(call option,PREPROCESS,preprocess)
 
 .PHONY: studies
 studies: $(VENV)/ready ## List the studies, a line each

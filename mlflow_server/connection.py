@@ -6,8 +6,9 @@ another version is answered with. Does not know what is logged.
 
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -143,7 +144,9 @@ def _connect_to_database(uri: str) -> MlflowClient:
     file = database_file(uri)
     try:
         with _one_process_makes_the_tables(file):
-            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        _log_ahead(file)
+        return client
     except Exception as error:  # alembic, sqlalchemy, sqlite and MLflow each raise their own
         if "schema" in str(error) or "revision" in str(error):
             raise TrackingError(
@@ -154,6 +157,14 @@ def _connect_to_database(uri: str) -> MlflowClient:
             f"The tracking database {uri} cannot be opened ({first_line(error)}): "
             f"move it away, or set MLFLOW_TRACKING_URI to another place."
         ) from error
+
+
+def _log_ahead(file: Path | None) -> None:
+    """Have SQLite keep a log ahead of its file: a commit waits for the disk once, and who reads
+    does not wait for who writes. A database in use, or on a disk without it, stays as it is."""
+    if file is not None:
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _one_process_makes_the_tables(file: Path | None):

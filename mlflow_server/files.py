@@ -1,9 +1,13 @@
 """The files of runs and models, wherever the one who logged them let them lie.
 
 MLflow's client reads a folder of the server's machine as one of this machine. What was logged
-beside the server, straight to its database, is asked of the server itself instead.
+beside the server, straight to its database, is asked of the server itself instead. On this machine
+a file that is the same in several places lies on the disk once: nothing here is changed in place.
 """
 
+import filecmp
+import os
+import shutil
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -12,6 +16,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
 from mlflow_server.connection import is_server
@@ -25,6 +30,41 @@ class Source(NamedTuple):
     giving: str
     file: str  # the giving's parameter
     of: dict[str, str]  # what both are asked with
+
+
+def local_folder(address: str) -> Path | None:
+    """The folder at a file:// address; None of all others."""
+    if urlsplit(address).scheme not in ("file", ""):
+        return None
+    return Path(local_file_uri_to_path(address))
+
+
+def place(folder: Path, to: Path) -> None:
+    """Put a folder's files below `to`, over those that are there: links where the disk is one."""
+    shutil.copytree(folder, to, copy_function=link, dirs_exist_ok=True)
+
+
+def share(folder: Path, other: Path) -> None:
+    """Have the files of a folder that `other` has too, under the same name, take no room."""
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        twin = other / path.relative_to(folder)
+        if twin.is_file() and filecmp.cmp(path, twin, shallow=False):
+            link(twin, path)
+
+
+def link(source: str | Path, target: str | Path) -> None:
+    """Have `target` be the file `source`, or a copy of it on another disk or where there are no
+    links; a file that is there is replaced, never written into."""
+    unfinished = Path(f"{target}.tmp")
+    unfinished.unlink(missing_ok=True)
+    try:
+        os.link(Path(source).resolve(strict=True), unfinished)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copy2(source, unfinished)
+    unfinished.replace(target)
+    unfinished.unlink(missing_ok=True)  # a link to what is there already is not renamed
 
 
 def fetch_run_files(client: MlflowClient, run_id: str, path: str, to: Path) -> Path:

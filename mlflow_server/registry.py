@@ -25,10 +25,17 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.utils import requirements_utils
 
 from mlflow_server import pyfunc_generator, pyfunc_model
-from mlflow_server.connection import TrackingError, connect, first_line, tracking_errors
-from mlflow_server.files import fetch_model_files
+from mlflow_server.connection import (
+    TrackingError,
+    connect,
+    first_line,
+    is_server,
+    tracking_errors,
+)
+from mlflow_server.files import fetch_model_files, local_folder, place, share
 
 NO_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 DIGEST = "sha256"  # tag of a logged model and of its versions: the digest of its files
@@ -103,7 +110,8 @@ def log_model(
         made = client.create_logged_model(
             run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
         )
-        with _failed_unless_ready(client, made.model_id), TemporaryDirectory() as scratch:
+        with _failed_unless_ready(client, made.model_id), _scratch(client, made) as scratch:
+            _requirements_are_installed()
             mlflow.pyfunc.save_model(
                 path=Path(scratch) / "model",
                 mlflow_model=Model(
@@ -121,7 +129,7 @@ def log_model(
                 pip_requirements=list(pip_requirements),
                 metadata=dict(metadata),
             )
-            client.log_model_artifacts(made.model_id, str(Path(scratch) / "model"))
+            _keep(client, made, Path(scratch) / "model", folder)
             digest = digest_files(Path(scratch) / "model")
             client.set_logged_model_tags(made.model_id, {DIGEST: digest})
         client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
@@ -281,6 +289,46 @@ def digest_files(folder: Path) -> str:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def _requirements_are_installed() -> None:
+    """Spare MLflow from listing every file of every package, for seconds, before it warns of
+    requirements that are not installed: these are the installed ones."""
+    if getattr(requirements_utils, "_MODULES_TO_PACKAGES", {}) is None:
+        requirements_utils._MODULES_TO_PACKAGES = {}
+
+
+def _scratch(client: MlflowClient, made: LoggedModel) -> TemporaryDirectory:
+    """A folder on the disk that the model will lie on, if that is here."""
+    place_of_its_own = _own_folder(client, made)
+    if place_of_its_own is None:
+        return TemporaryDirectory()
+    place_of_its_own.parent.mkdir(parents=True, exist_ok=True)
+    return TemporaryDirectory(dir=place_of_its_own.parent, prefix=".")
+
+
+def _keep(client: MlflowClient, made: LoggedModel, saved: Path, source: Path) -> None:
+    """Put a saved model where models lie. What it has in common with `source` or with the model
+    that was logged before lies on the disk once."""
+    to = _own_folder(client, made)
+    if to is None:
+        client.log_model_artifacts(made.model_id, str(saved))
+        return
+    share(saved / "artifacts" / "model", source)
+    before = client.search_logged_models(
+        [made.experiment_id],
+        f"name = '{made.name}'",
+        max_results=2,  # the one that is being made is among them
+        order_by=[{"field_name": "creation_time", "ascending": False}],
+    )
+    for earlier in before:
+        if earlier.status == LoggedModelStatus.READY:
+            share(saved, local_folder(earlier.artifact_location))
+    place(saved, to)
+
+
+def _own_folder(client: MlflowClient, made: LoggedModel) -> Path | None:
+    return None if is_server(client.tracking_uri) else local_folder(made.artifact_location)
 
 
 def _stored_digest(tracking_uri: str, artifact_location: str) -> str:

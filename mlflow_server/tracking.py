@@ -8,6 +8,7 @@ a study searches.
 import json
 import math
 import re
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_I
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
+from mlflow_server.batch import NewRun, insert_runs
 from mlflow_server.connection import (
     TrackingError,
     TrackingRefused,
@@ -39,7 +41,7 @@ from mlflow_server.connection import (
     is_server,
     tracking_errors,
 )
-from mlflow_server.files import fetch_run_files
+from mlflow_server.files import fetch_run_files, local_folder, place
 
 RUNS_A_PAGE = 1000
 SYSTEM_METRICS_INTERVAL = 2  # seconds
@@ -97,7 +99,7 @@ class TrialRun:
     history: Sequence[Mapping[str, float | None]] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
-    artifacts: Path | None = None  # a folder, logged whole
+    artifacts: Path | None = None  # a folder, logged whole; its files do not change any more
 
 
 class Tracking:
@@ -284,11 +286,59 @@ class Tracking:
             now = get_current_time_millis()
             self._client.log_batch(run_id, metrics=_metrics(metrics, timestamp=now, step=step))
 
+    def publish_trials(
+        self, experiment_id: str, parent_run_id: str, runs: Sequence[TrialRun]
+    ) -> dict[int, str]:
+        """Write trials that have ended and have no run yet; the id of each one's run.
+
+        Into a database they go together, and a trial that another process writes meanwhile is
+        written once.
+        """
+        if not self._writes_rows(experiment_id):
+            return {
+                run.trial: self.publish_trial(experiment_id, parent_run_id, run) for run in runs
+            }
+        with tracking_errors(f"Publishing {len(runs)} trials of {runs[0].study}"):
+            return self._insert(experiment_id, parent_run_id, runs)
+
+    def _insert(
+        self, experiment_id: str, parent_run_id: str, runs: Sequence[TrialRun]
+    ) -> dict[int, str]:
+        return insert_runs(
+            self._client._tracking_client.store,
+            self._client.get_experiment(experiment_id),
+            parent_run_id,
+            [self._as_new(run, parent_run_id) for run in runs],
+        )
+
+    def _writes_rows(self, experiment_id: str) -> bool:
+        """Whether the record is a database with its files on this machine."""
+        if is_server(self.uri):
+            return False
+        location = self._client.get_experiment(experiment_id).artifact_location
+        return local_folder(location) is not None
+
+    def _as_new(self, run: TrialRun, parent_run_id: str) -> NewRun:
+        tags = {**self._who, **_published_tags(run, parent_run_id)}
+        return NewRun(
+            trial=run.trial,
+            name=run.name,
+            status=run.status,
+            start_ms=run.start_ms,
+            end_ms=run.end_ms,
+            params={param.key: param.value for param in _params(run.params)},
+            metrics=_trial_metrics(run, epochs_logged=0),
+            tags={tag.key: tag.value for tag in _tags(tags)},
+            artifacts=run.artifacts,
+        )
+
     def publish_trial(self, experiment_id: str, parent_run_id: str, run: TrialRun) -> str:
         """Write a trial that has ended. A run that is there already, whole or in part, is kept."""
-        tags = {**_trial_tags(run.study, run.trial, parent_run_id), **run.tags, **_note(run.note)}
+        tags = _published_tags(run, parent_run_id)
         with tracking_errors(f"Publishing trial {run.trial} of {run.study}"):
             found = self._find_trial(experiment_id, run.study, run.trial)
+            if found is None and self._writes_rows(experiment_id):
+                return self._insert(experiment_id, parent_run_id, [run])[run.trial]
             if found is None:
                 run_id = self._create_run(experiment_id, run.name, tags=tags, start_ms=run.start_ms)
                 self._complete(run_id, run, epochs_logged=0)
@@ -417,6 +467,16 @@ class Tracking:
         with tracking_errors(f"Logging {folder} to run {run_id}"):
             self._log_folder(run_id, folder, path)
 
+    def hand_over(self, run_id: str, folder: Path) -> None:
+        """Give a run a folder whole: its files are the run's from now on, and it is gone."""
+        with tracking_errors(f"Handing {folder} over to run {run_id}"):
+            location = local_folder(self._client.get_run(run_id).info.artifact_uri)
+            if is_server(self.uri) or location is None:
+                self._log_folder(run_id, folder)
+            else:
+                place(folder, location)
+            shutil.rmtree(folder)
+
     def download(self, run_id: str, path: str, to: Path) -> Path:
         """Copy a run's file or folder to below `to`; the path of the copy."""
         to.mkdir(parents=True, exist_ok=True)
@@ -501,6 +561,10 @@ def _quoted(value: str) -> str:
 
 def _trial_tags(study: str, trial: int, parent_run_id: str) -> dict[str, str]:
     return {"study": study, "trial": str(trial), MLFLOW_PARENT_RUN_ID: parent_run_id}
+
+
+def _published_tags(run: TrialRun, parent_run_id: str) -> dict[str, str]:
+    return {**_trial_tags(run.study, run.trial, parent_run_id), **run.tags, **_note(run.note)}
 
 
 def _note(note: str) -> dict[str, str]:

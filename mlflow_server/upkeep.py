@@ -15,9 +15,9 @@ from mlflow.entities import LifecycleStage, LoggedModel, LoggedModelStatus, Run,
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.dbmodels.models import SqlInput
-from mlflow.utils.file_utils import local_file_uri_to_path
 
 from mlflow_server.connection import TrackingError, connect, is_server, tracking_errors
+from mlflow_server.files import local_folder
 from mlflow_server.tracking import CLEANED_TAG, RUNS_A_PAGE
 
 MODELS_A_PAGE = 50  # more at once are refused
@@ -304,13 +304,6 @@ def _held(model: LoggedModel, status: str) -> HeldModel:
         model.creation_timestamp,
         model.artifact_location,
     )
-
-
-def local_folder(address: str) -> Path | None:
-    """The folder at a file:// address; None of all others."""
-    if urlsplit(address).scheme not in ("file", ""):
-        return None
-    return Path(local_file_uri_to_path(address))
 
 
 def folder_size(folder: Path) -> int:

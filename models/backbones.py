@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from models.folded import Folded, FoldedBlock, fold, fold_block
+from models.folded import Folded, FoldedBlock, fold_block, fold_stem
 
 GRID = 8  # positions along each side: a patch is an eighth of the image
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -115,8 +115,8 @@ class _Lite(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self._folded is None:
-            stem, blocks = fold(*self.stem[:2], clipped=True), [fold_block(b) for b in self.blocks]
-            self._folded = stem, blocks
+            with torch.no_grad():
+                self._folded = fold_stem(self.stem), [fold_block(b) for b in self.blocks]
         stem, blocks = self._folded
         x = stem(x)
         for number, block in enumerate(blocks):

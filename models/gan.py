@@ -162,13 +162,13 @@ class GAN(nn.Module):
         """`n_discriminator_steps` of the discriminator, then one of the generator."""
         x = self._resize(x)
         for _ in range(self.n_discriminator_steps):
-            fake = self.generator(self._noise(x)).float()
+            fake = self.generator(self._noise(x)).float()  # the last one teaches the generator too
             judged = self.judged(x, fake.detach())
             self.discriminator_optimizer.zero_grad()
             judged["loss_discriminator"].backward()
             self.discriminator_optimizer.step()
         self.discriminator.requires_grad_(False)
-        logits = self._judge(self.generator(self._noise(x)).float())
+        logits = self._judge(fake)
         loss = F.softplus(-logits).mean()
         self.generator_optimizer.zero_grad()
         loss.backward()

@@ -21,9 +21,10 @@ from mlflow_server import TrackingError
 from studies import commands
 from studies.commands import INTERRUPTED
 from studies.study import StudyError, first_line
+from training.allocator import keep_freed_memory
 from training.cache import CacheError
 from training.data import DataError
-from training.device import DeviceError
+from training.device import DeviceError, use_own_cores
 from training.loop import TrainingError
 
 INPUT_ERRORS = (StudyError, DataError, DeviceError, TrainingError, CacheError, TrackingError)
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser(arguments).parse_args(arguments)
     quiet()
+    keep_freed_memory()
+    use_own_cores()
     try:
         return options.main(options)
     except INPUT_ERRORS as error:

@@ -45,7 +45,7 @@ class Detection(NamedTuple):
     def answers(self, lab: Lab, part: str) -> Answers:
         """The head's scores and its answers: `predict` without its cost."""
         maps = lab.maps(self.detector, part)
-        scores = self.head.decision_function(maps.values)
+        scores = self.head.decision_function(lab.kept_maps(self.detector, part))
         return Answers(maps.labels, maps.groups, scores, (scores >= 0).astype(np.int64))
 
     def places(self, lab: Lab) -> dict[str, float]:
@@ -54,14 +54,14 @@ class Detection(NamedTuple):
         outlined = np.flatnonzero(lab.dataset.has_mask[indices])
         if not len(outlined):
             return {}
-        masks = self.head.mask(lab.maps(self.detector, "val").values[outlined])
-        return score_masks(masks, lab.dataset.masks[indices[outlined]])
+        masks = self.head.mask(lab.kept_maps(self.detector, "val"))
+        return score_masks(masks[outlined], lab.dataset.masks[indices[outlined]])
 
     def localize(self, lab: Lab) -> Localization | None:
         """Maps and masks of the test split beside the outlines."""
         maps = lab.maps(self.detector, "test")
         masks = lab.dataset.masks[lab.splits.test]
-        predicted = self.head.mask(maps.values)
+        predicted = self.head.mask(lab.kept_maps(self.detector, "test"))
         return localize(maps.values, predicted, masks, maps.groups, seed=lab.seed)
 
     def pictures(self, lab: Lab) -> dict[str, Image.Image]:
@@ -105,7 +105,7 @@ def head_study(
         rest = {key: value for key, value in params.items() if key not in names}
         detector = lab.fit_detector(rest, news)
         seeded = {"seed": lab.seed} if "seed" in names else {}
-        return Detection(detector, head(**own, **seeded).fit(lab.validation_maps(detector).values))
+        return Detection(detector, head(**own, **seeded).fit(lab.kept_maps(detector, "val")))
 
     return Study(name, first_line(doc), space, fit, score_head, conclude, first=first)
 
@@ -121,8 +121,8 @@ def detector_study(
 
     def fit(params: Params, lab: Lab, news: News) -> Detection:
         detector = replace(lab, detector=name).fit_detector(params, news)
-        maps = lab.validation_maps(detector)
-        return Detection(detector, best_giaem(maps.values, maps.labels))
+        labels = lab.validation_maps(detector).labels
+        return Detection(detector, best_giaem(lab.kept_maps(detector, "val"), labels))
 
     return Study(
         name=name,

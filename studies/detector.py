@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from sklearn.base import ClassifierMixin
 
 from models.ensemble import AFTER_FIT as WEIGHTS
-from models.heads import HEADS, MapScore
+from models.heads import HEADS, KeptMaps, MapScore
 from models.heads.giaem import best_giaem
 from studies.dbscan import STUDY as DBSCAN
 from studies.detection import Detection, score_head
@@ -20,7 +20,6 @@ from studies.global_kmeans import STUDY as GLOBAL_KMEANS
 from studies.space import Params, When
 from studies.study import Lab, News, Study, first_line
 from training.detector import DetectorSpec
-from training.error_maps import ErrorMaps
 from training.floors import best_threshold
 
 # Our choice: the whole search fits into a quarter of an hour. So are an ensemble's parts.
@@ -91,27 +90,30 @@ def fit(params: Params, lab: Lab, news: News) -> Detection:
     hyperparameters = {key: params[key] for key in params if key in known}
     hyperparameters |= {key: n for key, n in SHORT_TRAINING.items() if key in known}
     detector = replace(lab, detector=name).fit_detector(hyperparameters, news)
-    return Detection(detector, fit_head(params, lab.validation_maps(detector), seed=lab.seed))
+    labels = lab.validation_maps(detector).labels
+    return Detection(
+        detector, fit_head(params, lab.kept_maps(detector, "val"), labels, seed=lab.seed)
+    )
 
 
-def fit_head(params: Params, maps: ErrorMaps, *, seed: int) -> ClassifierMixin:
+def fit_head(params: Params, maps: KeptMaps, labels: np.ndarray, *, seed: int) -> ClassifierMixin:
     """The head of a point; the best threshold where it can be computed."""
     if params["head"] == "giaem":
-        return best_giaem(maps.values, maps.labels, specificity_floor=SPECIFICITY_FLOOR)
+        return best_giaem(maps, labels, specificity_floor=SPECIFICITY_FLOOR)
     if params["head"] == "map_score":
-        return best_map_score(params["statistic"], maps)
+        return best_map_score(params["statistic"], maps, labels)
     head = HEADS[params["head"]]()
     known = head.get_params()
     chosen = {key: params[key] for key in params if key in known}
     seeded = {"seed": seed} if "seed" in known else {}
-    return head.set_params(**chosen, **seeded).fit(maps.values)
+    return head.set_params(**chosen, **seeded).fit(maps)
 
 
-def best_map_score(statistic: str, maps: ErrorMaps) -> MapScore:
+def best_map_score(statistic: str, maps: KeptMaps, labels: np.ndarray) -> MapScore:
     """The map score with the threshold that has the best feasible F2 on these maps."""
-    scores = MapScore(statistic, threshold=0.0).fit(maps.values).decision_function(maps.values)
-    threshold, _ = best_threshold(maps.labels, scores, specificity_floor=SPECIFICITY_FLOOR)
-    return MapScore(statistic, threshold=float(np.clip(threshold, 0, 1))).fit(maps.values)
+    scores = MapScore(statistic, threshold=0.0).fit(maps).decision_function(maps)
+    threshold, _ = best_threshold(labels, scores, specificity_floor=SPECIFICITY_FLOOR)
+    return MapScore(statistic, threshold=float(np.clip(threshold, 0, 1))).fit(maps)
 
 
 STUDY = Study(

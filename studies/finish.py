@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 from sklearn.base import ClassifierMixin
 
+from models.heads import KeptMaps
 from models.heads.giaem import best_giaem, objective_surface
 from studies.report import ReportInput, build_report
 from studies.result_figures import Surface, SurfacePoint
@@ -25,8 +26,8 @@ from studies.study import SHOWN, Decider, News
 from studies.summary import Findings, write_summary, write_words
 from training import floors as floors_module
 from training.cache import code_digest, make_key
-from training.error_maps import ErrorMaps
 from training.floors import FLOORS, Scored, evaluate_scored, floors
+from training.grids import save_picture
 from training.localization import Localization
 from training.metrics import evaluate
 
@@ -93,7 +94,7 @@ class Decision:
     def write(self, folder: Path) -> None:
         """The pictures, and the winner's answers on test."""
         for caption, grid in self.grids.items():
-            grid.save(folder / f"{caption.lower().replace(' ', '_')}.png")
+            save_picture(grid, folder / caption.lower().replace(" ", "_"))
         if self.answers:
             (folder / ANSWERS).write_bytes(self.answers.read_bytes())
             floor_table(self.answers, self.floors).to_csv(folder / FLOOR_ANSWERS, index=False)
@@ -253,9 +254,10 @@ def _surface(session: Session, search: optuna.Study, candidate: Decider) -> Surf
     names = ["anomaly_threshold", "tumor_index"]
     if sorted(session.study.space) != names:
         return None
-    maps = session.lab.validation_maps(candidate.detector)
-    f2, specificity = objective_surface(maps.values, maps.labels, GRID, GRID)
-    optimum = best_giaem(maps.values, maps.labels, thresholds=GRID)
+    maps = session.lab.kept_maps(candidate.detector, "val")
+    labels = session.lab.validation_maps(candidate.detector).labels
+    f2, specificity = objective_surface(maps, labels, GRID, GRID)
+    optimum = best_giaem(maps, labels, thresholds=GRID)
     done = search.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     best = best_feasible(search)
     return Surface(
@@ -266,13 +268,13 @@ def _surface(session: Session, search: optuna.Study, candidate: Decider) -> Surf
         optimum=SurfacePoint(
             optimum.anomaly_threshold,
             optimum.tumor_index,
-            _f2(optimum, maps),
+            _f2(optimum, maps, labels),
         ),
         found=SurfacePoint(*(best.params[name] for name in names), best.value),
         tried=np.array([[trial.params[name] for name in names] for trial in done]),
     )
 
 
-def _f2(head: ClassifierMixin, maps: ErrorMaps) -> float:
-    scores = head.decision_function(maps.values)
-    return evaluate(maps.labels, scores >= 0, scores)["f2"]
+def _f2(head: ClassifierMixin, maps: KeptMaps, labels: np.ndarray) -> float:
+    scores = head.decision_function(maps)
+    return evaluate(labels, scores >= 0, scores)["f2"]

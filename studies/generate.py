@@ -23,9 +23,9 @@ from mlflow_server.registry import version_tags
 from studies.generation_measures import classifier_of_split
 from studies.progress import format_seconds
 from studies.record import OWN_FOLDER
+from studies.session import open_cache
 from studies.settings import Settings, generator_model, synthetic_folder
 from studies.study import Lab, StudyError
-from training.cache import Cache
 from training.data import DataError, Dataset, load, split
 from training.data.folder import CLASS_FOLDERS
 from training.data.join import trained_classes
@@ -114,7 +114,7 @@ def open_workshop(settings: Settings, scheme: str) -> Workshop:
         seed=settings.seed,
     )
     lab = Lab(
-        store=FeatureStore(dataset, Cache(settings.root / "cache"), device),
+        store=FeatureStore(dataset, open_cache(settings), device),
         splits=splits,
         precision=resolve_precision(device, root=settings.root / "cache"),
         seed=settings.seed,

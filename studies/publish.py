@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import optuna
 from optuna.trial import FrozenTrial
 
+from mlflow_server.files import link
 from mlflow_server.registry import register
 from mlflow_server.server import artifact_url, run_url, runs_url
 from mlflow_server.tracking import view_key
@@ -29,25 +30,31 @@ def draw_report(session: Session, search: optuna.Study, conclusion: Conclusion) 
     """Write the study's report below `reports/`, and return where it is."""
     path = session.settings.root / "reports" / f"{session.slug}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(conclusion.page(as_plotted(session, search)), encoding="utf-8")
-    return path
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(conclusion.page(as_plotted(session, search)), encoding="utf-8")
+    return unfinished.replace(path)
 
 
 def as_plotted(session: Session, search: optuna.Study) -> optuna.Study:
-    """The trials in memory, each parameter with its widest range: plots need one range for all."""
+    """The trials in memory, each parameter with its widest range: plots need one range for all.
+
+    What a trial left for MLflow is not among it: the timeline would have it all as text to hover.
+    """
     box = widest(session.study.space)
     plotted = optuna.create_study(study_name=session.name, direction=session.study.direction)
-    for trial in copy.deepcopy(begun(search)):
+    for trial in map(copy.copy, begun(search)):
         trial.distributions = {name: box[name] for name in trial.params}
+        trial.user_attrs = {}
         plotted.add_trial(trial)
     return plotted
 
 
 def write_evidence(session: Session, conclusion: Conclusion, report: Path, folder: Path) -> None:
     """Everything that the parent run keeps as files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     dataset, splits = session.lab.dataset, session.lab.splits
-    (folder / "report.html").write_bytes(report.read_bytes())
+    link(report, folder / "report.html")
     (folder / "summary.md").write_text(conclusion.summary())
     specification = json.dumps(session.specification(), indent=1, sort_keys=True)
     (folder / "study.json").write_text(specification)
@@ -92,6 +99,7 @@ def register_winner(session: Session, record: Record, conclusion: Conclusion) ->
     folder = session.folder / "winner"
     conclusion.candidate.predictor(session.lab).save(folder)
     uri = record.log_model(best.number, folder)
+    shutil.rmtree(folder)
     return register(
         record.tracking.uri,
         uri,

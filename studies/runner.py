@@ -166,10 +166,10 @@ def close(
     """End the parent run with its files, metrics and note."""
     folder = session.folder / "evidence"
     write_evidence(session, conclusion, report, folder)
-    record.tracking.log_artifacts(record.parent_id, folder)
     best = conclusion.best
     if best:
         keep_answers(record, best.number, folder)
+    record.tracking.hand_over(record.parent_id, folder)
     record.tracking.close_study(
         record.parent_id,
         status="KILLED" if interrupted else "FINISHED",
@@ -259,6 +259,7 @@ def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Re
         published={
             trial: run_id for trial, (run_id, status) in published.items() if status != "RUNNING"
         },
+        begun={trial for trial, (_, status) in published.items() if status == "RUNNING"},
     )
 
 

@@ -5,6 +5,7 @@ Opening a session makes nothing but the data's prepared arrays.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,9 @@ from studies.settings import (
 )
 from studies.space import describe
 from studies.study import Lab, Study, StudyError, find_study
+from studies.upkeep.needs import weights_to_keep
 from training.cache import Cache, make_key
+from training.cache_room import GB, Room
 from training.data import Dataset, Splits, leaks_by_class, load, split
 from training.data.join import join
 from training.data.synthetic import SyntheticSet, is_synthetic, read_synthetic
@@ -224,13 +227,19 @@ def open_session(
             dataset, splits, synthetic, mode=settings.train_on, scheme=study.scheme
         )
     lab = Lab(
-        store=FeatureStore(dataset, cache or Cache(settings.root / "cache"), device, say),
+        store=FeatureStore(dataset, cache or open_cache(settings), device, say),
         splits=splits,
         precision=precision or resolve_precision(device, root=settings.root / "cache"),
         seed=settings.seed,
         detector=detector,
     )
     return Session(study, settings, lab, name, read_commit(), joined)
+
+
+def open_cache(settings: Settings) -> Cache:
+    """The cache of these settings, in its limit."""
+    needed = partial(weights_to_keep, settings.storage_url, settings.root)
+    return Cache(settings.root / "cache", Room(settings.cache_gb * GB, needed))
 
 
 def find_synthetic(dataset: Dataset, settings: Settings, scheme: str) -> SyntheticSet:

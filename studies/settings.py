@@ -14,6 +14,7 @@ SEARCHED_DETECTOR = "search"
 DEFAULT_GENERATOR = "vae"
 CHAMPIONS = "tumor-detector"  # the registered model that gathers the champions of all studies
 CHAMPION = f"models:/{CHAMPIONS}@champion"
+CACHE_GB = 20.0  # our choice: the features of three data sets, and a thousand networks
 REAL = "real"
 TRAIN_ON = (REAL, "synthetic", "mixed")
 
@@ -39,6 +40,7 @@ class Settings:
     label: str = ""
     train_on: str = REAL
     generator: str = DEFAULT_GENERATOR
+    cache_gb: float = CACHE_GB
 
     @property
     def artifact_root(self) -> Path:

@@ -5,28 +5,23 @@ died are failed before new ones start. It knows nothing of MLflow.
 """
 
 import json
-import os
-import socket
-import warnings
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import optuna
-import psutil
-from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
-from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from studies.space import Space, capped, is_conditional
+from studies.sampler import sampler_of
+from studies.space import Space
 from studies.study import StudyError
+from studies.trial_storage import TrialStorage
+from studies.worker import WORKER, is_alive
 
 SPECIFICATION = "specification"
-WORKER = "worker"
 INTERRUPTED = "interrupted"
 
 
@@ -43,7 +38,7 @@ class DashboardStorage(RDBStorage):
         return trials
 
 
-def open_storage(url: str, kind: type[RDBStorage] = RDBStorage) -> RDBStorage:
+def open_storage(url: str, kind: type[RDBStorage] = TrialStorage) -> RDBStorage:
     """The storage at a database URL, made when it is new."""
     arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
@@ -80,31 +75,11 @@ def open_study(
     return study
 
 
-def sampler_of(space: Space, *, seed: int) -> TPESampler:
-    """TPE that draws all parameters together, and in a conditional space each branch's."""
-    return BranchTPE(space, seed=seed) if is_conditional(space) else TPESampler(seed=seed)
-
-
-class BranchTPE(TPESampler):
-    """TPE over the parameters that stand together: the common ones, and each branch's own.
-
-    Plain TPE draws together what every trial has, and each parameter of a branch on its own.
-    Optuna's groups take a parameter's range from the first trial that has it, and would hold a
-    capped one there for ever: those are left out of the groups and drawn each on its own.
-    """
-
-    def __init__(self, space: Space, *, seed: int):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            super().__init__(seed=seed, group=True)
-        self._capped = capped(space)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """What is drawn together before a trial begins."""
-        together = super().infer_relative_search_space(study, trial)
-        return {name: together[name] for name in together if name not in self._capped}
+def write_down(trial: Trial, *, wait: bool = False) -> None:
+    """Have the database hold all that a running trial has said; `wait` until the disk does."""
+    storage = getattr(trial.storage, "_backend", None)
+    if isinstance(storage, TrialStorage):
+        storage.write(trial._trial_id, wait=wait)
 
 
 def begun(search: optuna.Study) -> list[FrozenTrial]:
@@ -137,22 +112,6 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[prefix + key] = json.dumps(value)
     return flat
-
-
-def this_worker() -> dict[str, Any]:
-    """What tells this process from every other one, a later one with the same number included."""
-    process = psutil.Process()
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": process.create_time()}
-
-
-def is_alive(worker: dict[str, Any]) -> bool:
-    """Whether a worker's process still runs; those of other machines are taken to."""
-    if worker["host"] != socket.gethostname():
-        return True
-    try:
-        return abs(psutil.Process(worker["pid"]).create_time() - worker["started"]) < 1
-    except psutil.NoSuchProcess:
-        return False
 
 
 def fail_dead_trials(study: optuna.Study) -> list[int]:

@@ -17,6 +17,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial
 from PIL import Image
 
+from models.heads import KeptMaps
 from studies.space import Params, Space
 from training.cache import Cache
 from training.data import Dataset, Splits
@@ -148,6 +149,7 @@ class Lab:
     detector: str = "brain_cvae"
     _detectors: dict[str, FittedDetector] = field(default_factory=dict, repr=False)
     _maps: dict[str, ErrorMaps] = field(default_factory=dict, repr=False)
+    _kept_maps: dict[str, KeptMaps] = field(default_factory=dict, repr=False)
     _places: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
     _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -193,8 +195,17 @@ class Lab:
         if key not in self._maps:
             for other in [other for other in self._maps if other.startswith(part)]:
                 del self._maps[other]  # one detector's at a time: tens of megabytes
+                self._kept_maps.pop(other, None)
             self._maps[key] = detector.error_maps(self.indices(part))
         return self._maps[key]
+
+    def kept_maps(self, detector: FittedDetector, part: str) -> KeptMaps:
+        """The values of the same, for heads: what one makes of them the next one finds."""
+        values, key = self.maps(detector, part).values, f"{part} {detector.map_key}"
+        if key not in self._kept_maps:
+            there = self.device if self.device.type == "cuda" else None
+            self._kept_maps[key] = KeptMaps(values, device=there)
+        return self._kept_maps[key]
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """What is made by the first trial that needs it, for all of them."""

@@ -18,9 +18,10 @@ from PIL import Image
 from studies.progress import Display, TrialLine
 from studies.record import ARTIFACTS, FAILED, INTERRUPTED, MODEL, OWN_FOLDER, REPORTED, Record
 from studies.space import suggest
-from studies.storage import WORKER, is_feasible, this_worker
+from studies.storage import is_feasible, write_down
 from studies.study import Candidate, Lab, News, Study
 from training.cache import CacheError
+from training.grids import save_picture
 
 SAME_ERRORS_END = 5  # our choice: by then the parameters are not the cause
 
@@ -43,7 +44,6 @@ class TrialRunner:
 
     def __call__(self, trial: Trial) -> float:
         """The objective's value; raises TrialPruned, TrialFailed, or what ends the study."""
-        trial.set_user_attr(WORKER, this_worker())
         report = {"tags": dict(self.tags), "history": []}
         try:
             return self._run(trial, report)
@@ -63,6 +63,7 @@ class TrialRunner:
 
     def _run(self, trial: Trial, report: dict) -> float:
         params = suggest(trial, self.study.space)
+        write_down(trial)  # other workers keep away from this point
         candidate = self.study.fit(params, self.lab, self._news(trial, report))
         metrics = self.study.score(candidate, self.lab)
         for constraint in self.study.constraints:
@@ -84,6 +85,7 @@ class TrialRunner:
 
         def on_train() -> None:
             report["tags"]["trained"] = "true"
+            write_down(trial, wait=True)  # MLflow is about to hear of it
             if self.record:
                 self.record.begin_training(trial.number, started_ms)
 
@@ -111,9 +113,7 @@ class TrialRunner:
             predictor.save(folder / MODEL)
 
     def _draw(self, trial: Trial, name: str, picture: Image.Image) -> None:
-        path = self.folder / str(trial.number) / ARTIFACTS / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        save_picture(picture, self.folder / str(trial.number) / ARTIFACTS / name)
 
     def _write(self, trial: Trial, name: str, text: str) -> None:
         folder = self.folder / str(trial.number) / ARTIFACTS

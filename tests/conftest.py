@@ -2,11 +2,14 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from team_server import ADMIN, PASSWORDS, READER, RESEARCHER, TeamServer
 
+from models.heads import KeptMaps
 from training.data import load
 
 ROOT = Path(__file__).parent.parent
@@ -60,3 +63,10 @@ def log_in(monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password or PASSWORDS[name])
 
     return as_user
+
+
+@pytest.fixture(params=["numba", "torch"])
+def keep(request):
+    """Both ways in which heads compute: a device's too, which is the processor here."""
+    device = torch.device("cpu") if request.param == "torch" else None
+    return partial(KeptMaps, device=device)

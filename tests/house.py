@@ -98,6 +98,11 @@ class House:
     def settings(self) -> Settings:
         return Settings(self.root, self.storage_url, self.uri)
 
+    def close(self) -> None:
+        """Let go of the trials' database, so that it is one file and can be moved."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
+
     def study(self, name: str, *, direction="maximize") -> optuna.Study:
         """A study with its experiment and its parent run."""
         study = optuna.create_study(

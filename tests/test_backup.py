@@ -22,13 +22,14 @@ from mlflow_server.registry import load_model
 from mlflow_server.relocate import relocate
 from studies.__main__ import main
 from studies.settings import Settings
-from studies.storage import WORKER, running_trials, searches, this_worker
+from studies.storage import running_trials, searches
 from studies.study import StudyError
 from studies.trial_model import load_trial_model
 from studies.upkeep.archive import CHECKSUMS, FORMAT, HEADER
 from studies.upkeep.backup import back_up, copy_database, missing
 from studies.upkeep.gc import LOCK, collect
 from studies.upkeep.restore import restore
+from studies.worker import WORKER, this_worker
 from training.data import phantom
 
 
@@ -144,9 +145,21 @@ def test_a_database_that_is_written_to_is_copied_whole(tmp_path):
         writer.join()
 
 
+def test_the_log_of_an_open_database_is_in_its_copy_and_not_beside_it(house, tmp_path):
+    house.trial(house.study("giaem"), 0.1)
+    assert (house.root / "optuna.db-wal").exists()
+    archive = back_up(house.settings, str(tmp_path / "kept.tar"))
+    with tarfile.open(archive) as tar:
+        assert not [name for name in tar.getnames() if name.endswith(("-wal", "-shm"))]
+    place = restore(settings_at(house.root), archive, tmp_path / "there", replace=False)
+    (restored,) = searches(f"sqlite:///{place / 'optuna.db'}")
+    assert [trial.value for trial in restored.trials] == [0.1]
+
+
 def test_databases_elsewhere_come_to_their_usual_place(house, template, tmp_path):
     house.trial(house.study("giaem"), 0.1)
     (tmp_path / "fast").mkdir()
+    house.close()
     moved = (house.root / "optuna.db").rename(tmp_path / "fast" / "trials.db")
     settings = Settings(house.root, f"sqlite:///{moved}", house.uri)
     archive = back_up(settings, str(tmp_path / "kept.tar"))

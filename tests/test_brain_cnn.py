@@ -282,3 +282,13 @@ def test_the_known_variants_build():
         "PretrainedNetwork",
         "PaperNetwork",
     ]
+
+
+def test_distorting_samples_and_blurs_as_torch_does():
+    generator = torch.Generator().manual_seed(0)
+    affine = torch.rand(3, 2, 3, generator=generator) - 0.5
+    expected = nn.functional.affine_grid(affine, [3, 1, 32, 48], align_corners=False)
+    torch.testing.assert_close(brain_cnn._grid(affine, 32, 48), expected)
+    x = torch.rand(3, 2, 32, 48, generator=generator)
+    expected = nn.functional.avg_pool2d(x, 3, stride=1, padding=1)
+    torch.testing.assert_close(brain_cnn._mean_of_nine(x), expected)

@@ -1,9 +1,11 @@
 """The cache: made once, by one process, complete or not there."""
 
 import errno
+import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from models import brain_cvae
 from training import cache as cache_module
 from training.cache import Cache, CacheError, code_digest, make_key
+from training.cache_room import Room
 
 # Makes the entry "key" slowly, and says so in a file that counts how often it was made.
 MAKER = """
@@ -139,3 +142,105 @@ def test_a_key_depends_on_every_part_and_not_on_their_order():
 def test_the_codes_digest_depends_on_the_modules_and_repeats():
     assert code_digest(brain_cvae) == code_digest(brain_cvae)
     assert code_digest(brain_cvae) != code_digest(brain_cvae, cache_module)
+
+
+# Asks for the entries that it is given, says so, and lives until it is told to end.
+HOLDER = """
+import sys
+from pathlib import Path
+from training.cache import Cache
+from training.cache_room import Room
+
+cache = Cache(Path(sys.argv[1]), Room(10 ** 6))
+for key in sys.argv[2:]:
+    cache.get_or_make(key, lambda folder: (folder / "value").write_bytes(bytes(1000)))
+print("holds", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def holding(code: str, root: Path, *keys: str):
+    """A process that asks for entries of a cache, killed on the way out."""
+    command = [sys.executable, "-c", code, str(root), *keys]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def holder(root: Path, *keys: str):
+    """While a process holds entries of a cache."""
+    with holding(HOLDER, root, *keys) as process:
+        assert process.stdout.readline() == "holds\n"
+        yield
+
+
+def kilobyte(folder: Path) -> None:
+    (folder / "value").write_bytes(bytes(1000))
+
+
+def fill_with_age(root: Path, *keys: str) -> None:
+    """Entries that were asked for long ago, the first the longest."""
+    for age, key in enumerate(reversed(keys), 1):
+        folder = Cache(root).get_or_make(key, kilobyte)
+        os.utime(folder, (1000.0 - age, 1000.0 - age))
+
+
+def kept(root: Path) -> set[str]:
+    return {folder.name for folder in Cache(root).entries()}
+
+
+def test_what_nobody_has_asked_for_the_longest_is_dropped_and_said_so_once(tmp_path, caplog):
+    fill_with_age(tmp_path, "a", "b", "c")
+    cache = Cache(tmp_path, Room(2500))  # an entry takes 1000 bytes and its checksums
+    cache.get_or_make("new", kilobyte)
+    assert kept(tmp_path) == {"c", "new"}
+    assert len(caplog.records) == 1
+    assert "nobody has asked for the longest was dropped (entries: 2" in caplog.text
+    cache.get_or_make("c", never)
+    cache.get_or_make("newer", kilobyte)
+    assert "new" in kept(tmp_path)  # this process holds all three
+
+
+def test_nothing_is_dropped_within_the_limit_or_without_one(tmp_path):
+    fill_with_age(tmp_path, "a", "b")
+    Cache(tmp_path, Room(10_000)).get_or_make("new", kilobyte)
+    Cache(tmp_path).get_or_make("newer", kilobyte)
+    assert kept(tmp_path) == {"a", "b", "new", "newer"}
+
+
+def test_what_another_process_holds_stays_until_it_is_gone_however_it_ends(tmp_path):
+    fill_with_age(tmp_path, "a", "b", "c")
+    room = Room(1200)
+    with holder(tmp_path, "a", "b"):
+        Cache(tmp_path, room).get_or_make("new", kilobyte)
+        assert kept(tmp_path) == {"a", "b", "new"}
+        assert not Cache(tmp_path).forget("a")
+        Cache(tmp_path).get_or_make("a", never)
+    Cache(tmp_path, room).get_or_make("newer", kilobyte)
+    assert kept(tmp_path) == {"new", "newer"}
+    assert len(list((tmp_path / "holders").glob("*.keys"))) == 1  # this process's
+
+
+def test_two_processes_that_drop_at_once_leave_whole_entries(tmp_path):
+    fill_with_age(tmp_path, *"abcdefghij")
+    code = HOLDER.replace("10 ** 6", "2500")
+    with ExitStack() as started:
+        both = [
+            started.enter_context(holding(code, tmp_path, *keys)) for keys in ("klmnopq", "rstuvwx")
+        ]
+        assert [process.stdout.readline() for process in both] == ["holds\n", "holds\n"]
+        assert kept(tmp_path) == set("klmnopqrstuvwx")
+    for key in "klmnopqrstuvwx":
+        Cache(tmp_path).get_or_make(key, never)
+
+
+def test_what_is_needed_stays_although_nobody_holds_it_and_that_is_said(tmp_path, caplog):
+    fill_with_age(tmp_path, "a", "b")
+    Cache(tmp_path, Room(1200, needed=lambda: {"a"})).get_or_make("new", kilobyte)
+    assert kept(tmp_path) == {"a", "new"}
+    assert "raise CACHE_GB=" in caplog.text

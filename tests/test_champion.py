@@ -149,7 +149,7 @@ def test_the_best_trial_its_pictures_and_the_report_are_three_clicks_away(browse
     }
     best = next(url for name, url in links.items() if name.startswith("best trial"))
     assert "threshold" in open_page(best, "Parameters")
-    assert "validation_samples.png" in open_page(links["its pictures"], "validation_samples.png")
+    assert "validation_samples.jpg" in open_page(links["its pictures"], "validation_samples.jpg")
     assert "<iframe" in open_page(links["report"], 'class="mlflow-html-iframe"')
 
 

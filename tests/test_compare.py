@@ -25,8 +25,9 @@ from studies.compare.searches import (
     shown_parameters,
 )
 from studies.figures import NOT_USED, NotPlottable
-from studies.storage import WORKER, open_storage, this_worker
+from studies.storage import open_storage
 from studies.study import StudyError
+from studies.worker import WORKER, this_worker
 from training.floors import evaluate_scored
 from training.paired import Difference
 

@@ -1,16 +1,20 @@
 """Devices and precision: named, checked, and decided once a machine."""
 
 import json
+import os
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from training.device import (
     DeviceError,
     device_summary,
     on_threads,
+    own_cores,
     resolve_device,
     resolve_precision,
+    use_own_cores,
 )
 
 CPU = torch.device("cpu")
@@ -58,3 +62,39 @@ def test_threads_are_as_many_as_asked_for_within_and_as_before_after():
         with on_threads(n):
             assert torch.get_num_threads() == expected
         assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "100000 100000\n"}, 1),
+        ({"cpu.max": "50000 100000\n"}, 1),  # half a processor is one thread
+        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu.max": "99900000 100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_process_has_the_cores_it_may_run_on_as_far_as_its_quota_goes(tmp_path, files, expected):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert own_cores(tmp_path) == (expected or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, 1), ("3", 3)])
+def test_a_command_calculates_on_its_own_cores_unless_told_otherwise(monkeypatch, said, expected):
+    threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    with threadpool_limits():  # puts NumPy's own back
+        torch.set_num_threads(3)
+        os.sched_setaffinity(0, {min(cores)})
+        try:
+            use_own_cores()
+            assert torch.get_num_threads() == expected
+        finally:
+            os.sched_setaffinity(0, cores)
+            torch.set_num_threads(threads)

@@ -51,3 +51,10 @@ def test_the_network_sees_the_grey_values_that_the_detector_was_given():
     assert not np.array_equal(seen, x)
     expected = map_images(other, seen, device=CPU)
     np.testing.assert_allclose(map_images(mapper, x, device=CPU), expected, atol=1e-6)
+
+
+def test_maps_in_half_precision_are_float32_and_nearly_the_same():
+    mapper, x = ErrorMapper(build(image_size=32), smoothing=2.0, flips="horizontal"), images(3)
+    maps, rounded = (map_images(mapper, x, device=CPU, precision=p) for p in ("fp32", "bf16"))
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(maps - rounded).max() < 0.05

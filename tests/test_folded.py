@@ -1,10 +1,12 @@
-"""A frozen network with its batch norms folded in answers as its layers do."""
+"""A network with its batch norms folded in answers, and learns, as its layers do."""
 
 import pytest
 import torch
 
-from models import backbones
+from models import backbones, brain_cnn
+from models.folded import fold_block
 from models.patch_features import build
+from training.loop import seeded
 
 pytestmark = pytest.mark.skipif(
     not backbones.is_installed(backbones.LITE), reason="efficientnet_lite0 is not installed"
@@ -76,3 +78,38 @@ def test_a_memory_that_is_learned_anew_or_loaded_is_the_one_compared_with():
     assert detector.compare(second, size).max() < 0.1 * to_first.max()
     detector.load_state_dict(kept)
     torch.testing.assert_close(detector.compare(second, size), to_first)
+
+
+@pytest.fixture
+def trained():
+    with seeded(0, torch.device("cpu")):
+        return brain_cnn.build(**brain_cnn.PRETRAINED).network.train()
+
+
+def gradients(network, maps):
+    network.zero_grad()
+    maps.float().square().mean().backward()
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def test_blocks_that_are_trained_learn_as_their_layers_do(trained, slices):
+    maps, expected = trained.convolutions(slices), slices
+    found = gradients(trained, maps)
+    for layer in trained.convolutions:
+        expected = layer(expected)
+    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-4)
+    by_layer = gradients(trained, expected)
+    assert found.keys() == by_layer.keys()
+    assert any(name.endswith("_bn0.weight") for name in found)  # the norms learn too
+    for name, gradient in by_layer.items():
+        assert (found[name] - gradient).abs().max() <= 1e-4 * gradient.abs().max() + 1e-9
+
+
+def test_depthwise_convolutions_that_are_trained_stay_in_full_precision(trained, slices):
+    _, (_, *shallow), deep = trained.convolutions
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = [
+            fold_block(block).convolutions[-2](torch.zeros(1, channels, 8, 8)).dtype
+            for block, channels in ((shallow[-1], 240), (deep[1], 480))
+        ]
+    assert outputs == [torch.bfloat16, torch.float32]

@@ -194,3 +194,11 @@ def test_made_images_come_to_resemble_what_is_seen():
 def test_a_hyperparameter_out_of_its_range_is_named(name, value):
     with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
         build(**{name: value})
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_generator_learns_from_the_images_that_were_judged_last(n):
+    module, made = build(**SMALL, n_discriminator_steps=n), []
+    module.generator.register_forward_hook(lambda *seen: made.append(seen[-1]))
+    module.train_step(slices())
+    assert len(made) == n

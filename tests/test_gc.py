@@ -22,10 +22,10 @@ from mlflow_server.upkeep import Upkeep
 from studies.__main__ import main
 from studies.record import REPORTED, Record
 from studies.runner import model_format
-from studies.storage import WORKER, this_worker
 from studies.study import StudyError
 from studies.trial_model import load_trial_model
 from studies.upkeep.gc import LOCK, carry_out, collect, make_plan
+from studies.worker import WORKER, this_worker
 from training.cache import Cache, make_key
 from training.kept_fit import WEIGHTS
 

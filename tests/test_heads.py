@@ -99,6 +99,35 @@ def test_a_map_changed_in_place_is_decided_anew(head, maps):
     np.testing.assert_array_equal(head.decision_function(changing), before[::-1])
 
 
+def test_maps_that_are_kept_are_decided_as_an_array_is(head, maps, keep):
+    kept = keep(maps)
+    for _ in range(2):  # what the first finds is made, what the second finds is kept
+        head.fit(kept)
+        alone = clone(head).fit(maps)
+        np.testing.assert_array_equal(head.decision_function(kept), alone.decision_function(maps))
+        np.testing.assert_array_equal(head.mask(kept), alone.mask(maps))
+
+
+def test_many_heads_over_kept_maps_decide_as_over_arrays(head, maps, keep):
+    kept = keep(maps)
+    random = np.random.default_rng(2)
+    numbers = [name for name, value in head.get_params().items() if isinstance(value, float)]
+    for _ in range(20):
+        another = clone(head).set_params(**{name: random.uniform(0.01, 0.9) for name in numbers})
+        expected = clone(another).fit(maps)
+        another.fit(kept)
+        np.testing.assert_array_equal(
+            another.decision_function(kept), expected.decision_function(maps)
+        )
+        np.testing.assert_array_equal(another.mask(kept), expected.mask(maps))
+
+
+def test_a_mask_that_is_kept_cannot_be_changed(head, maps, keep):
+    mask = head.fit(maps).mask(keep(maps))
+    with pytest.raises(ValueError, match="read-only"):
+        mask[0, 0, 0] = True
+
+
 def test_the_number_of_threads_changes_nothing(head, maps):
     threads = numba.get_num_threads()
     several = clone(head).fit(maps).decision_function(maps)

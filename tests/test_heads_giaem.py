@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import fbeta_score, recall_score
 
 from models.heads import GIAEM
-from models.heads.giaem import best_giaem, objective_surface, shares, sort_maps, sorted_shares
+from models.heads.giaem import best_giaem, objective_surface, shares, sort_maps
 
 QUARTERS = np.array([[[0.0, 0.2], [0.5, 1.0]]], dtype=np.float32)
 
@@ -48,12 +48,30 @@ def test_shares_are_the_shares_of_pixels_at_or_above():
     )
 
 
-def test_sorting_once_gives_the_shares_of_the_head(labelled):
+def test_the_shares_are_those_of_a_count(labelled, keep):
     maps, _ = labelled
-    ordered = sort_maps(maps)
-    for threshold in (0, 0.1, 0.5, 0.99, 1):
-        decision = GIAEM(threshold, 0).fit(maps).decision_function(maps)
-        np.testing.assert_array_equal(sorted_shares(ordered, [threshold])[:, 0], decision)
+    maps[:, 0, :3] = 0, 0.5, 1
+    for kind in (np.float32, np.float64):
+        kept = keep(maps.astype(kind))
+        for threshold in (0, 0.1, 0.5, 0.7, 0.99, 1):
+            counted = (kept.values >= kind(threshold)).mean(axis=(1, 2))
+            decision = GIAEM(threshold, 0).fit(kept).decision_function(kept)
+            np.testing.assert_array_equal(decision, counted)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_maps_are_sorted_as_numpy_sorts_them(kind):
+    random = np.random.default_rng(1)
+    maps = np.stack(
+        [
+            random.random((20, 20)),
+            random.random((20, 20)) ** 40,  # exponents of all sizes
+            np.round(random.random((20, 20)) * 3) / 3,
+            np.where(random.random((20, 20)) > 0.5, -0.0, np.finfo(np.float32).tiny / 4),
+            np.ones((20, 20)),
+        ]
+    ).astype(kind)
+    np.testing.assert_array_equal(sort_maps(maps), np.sort(maps.reshape(5, -1), axis=1))
 
 
 @pytest.mark.parametrize("floor", [0, 0.5, 0.9, 1])

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.cluster import KMeans
 
 from models.heads import GlobalKMeans
+from models.heads.binary_rows import BitRows
 from models.heads.global_kmeans import two_means
+from models.heads.on_device.rows import DeviceRows
 
 # distances to the centroids (1 1 1 0) and (0 0 0 0) of the two kinds differ by sqrt(3), but for
 # the last map, which is in neither
@@ -24,23 +27,28 @@ def rows_of(maps, threshold=0.5):
     return (maps >= threshold).reshape(len(maps), -1).astype(np.uint8)
 
 
+ROWS = {"bits": BitRows, "torch": lambda masks: DeviceRows(torch.tensor(masks))}
+
+
+@pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("seed", range(12))
-def test_labels_and_centroids_are_those_of_scikit_learn(seed):
-    rows = rows_of(blobs())
-    expected = KMeans(2, n_init=1, random_state=seed).fit(rows)
-    found = two_means(rows, seed=seed)
+def test_labels_and_centroids_are_those_of_scikit_learn(seed, rows):
+    masks = blobs() >= 0.5
+    expected = KMeans(2, n_init=1, random_state=seed).fit(masks.reshape(len(masks), -1))
+    found = two_means(ROWS[rows](masks), seed=seed)
     np.testing.assert_array_equal(found.labels, expected.labels_)
     np.testing.assert_allclose(
         found.counts / found.sizes[:, None], expected.cluster_centers_, atol=1e-12
     )
 
 
-def test_the_decision_is_the_papers_rule_on_scikit_learns_distances():
+def test_the_decision_is_the_papers_rule_on_scikit_learns_distances(keep):
     maps = blobs()
     rows = rows_of(maps)
     fitted = KMeans(2, n_init=1, random_state=4).fit(rows[:80])
     gaps = np.abs(np.subtract(*fitted.transform(rows.astype(float)).T))
-    head = GlobalKMeans(0.5, alpha=0.3, seed=4).fit(maps[:80])
+    head = GlobalKMeans(0.5, alpha=0.3, seed=4).fit(keep(maps[:80]))
+    maps = keep(maps)
     assert head.scale_ == pytest.approx(gaps[:80].max())
     np.testing.assert_array_equal(head.predict(maps), gaps < 0.3 * gaps[:80].max())
     np.testing.assert_allclose(head.decision_function(maps), 0.3 * head.scale_ - gaps, atol=1e-9)
@@ -83,9 +91,9 @@ def test_an_error_at_the_threshold_is_one():
 
 
 @pytest.mark.parametrize("error", [0, 1])
-def test_maps_that_are_all_alike_are_never_flagged(error):
+def test_maps_that_are_all_alike_are_never_flagged(error, keep):
     alike = np.full((5, 4, 4), float(error))
-    head = GlobalKMeans(0.5, alpha=1).fit(alike)
+    head = GlobalKMeans(0.5, alpha=1).fit(keep(alike))
     assert head.scale_ == 0
     assert head.predict(np.concatenate([alike, 1 - alike])).sum() == 0
 

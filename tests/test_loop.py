@@ -1,5 +1,7 @@
 """The training loop: repeatable, stops early, keeps the best epoch, and says what went wrong."""
 
+from itertools import count
+
 import numpy as np
 import pytest
 import torch
@@ -225,3 +227,17 @@ def test_input_is_float_in_0_to_1_with_a_channel():
     x = as_input(torch.tensor([[[0, 51, 255]]], dtype=torch.uint8))
     assert x.shape == (1, 1, 1, 3)
     assert x.flatten().tolist() == pytest.approx([0, 0.2, 1])
+
+
+def test_uint8_images_train_as_float_ones_do():
+    module, plain, epochs = small(), small().to(memory_format=torch.channels_last), count()
+    last = {"monitor": lambda _: {"epochs_left": -next(epochs)}, "watched": "epochs_left"}
+    training = fit(module, squares(), squares(4), **COUNTS, **RUN, **last)
+    x, order = torch.from_numpy(squares()).unsqueeze(1) / 255, torch.Generator().manual_seed(0)
+    with seeded(0, CPU):
+        for _ in range(COUNTS["n_epochs"]):
+            for batch in torch.randperm(len(x), generator=order).split(4):
+                plain.train_step(x[batch])
+    assert torch.equal(weights(module), weights(plain))
+    val_loss = plain.eval_step(torch.from_numpy(squares(4)).unsqueeze(1) / 255)["loss"].item()
+    assert training.history[-1]["val_loss"] == pytest.approx(val_loss)

@@ -97,6 +97,13 @@ def report():
     )
 
 
+def test_a_report_of_a_thousand_trials_is_small_and_quick(report):
+    started = time.process_time()
+    page = build_report(replace(report, trials=study_of(*random_trials(1000))))
+    assert time.process_time() - started < 15
+    assert len(page) < 7e6  # of which plotly is 5
+
+
 def test_the_table_of_trials_holds_the_complete_ones_and_their_feasibility():
     study = study_of(
         trial(0.9, specificity=0.4),

@@ -8,20 +8,17 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
+from studies.sampler import BranchTPE, sampler_of
 from studies.space import Capped, When, suggest
 from studies.storage import (
-    WORKER,
-    BranchTPE,
     begun,
     best_feasible,
     fail_dead_trials,
-    is_alive,
     open_storage,
     open_study,
-    sampler_of,
-    this_worker,
 )
 from studies.study import StudyError
+from studies.worker import WORKER, is_alive, this_worker
 
 SPACE = {"alpha": FloatDistribution(0, 1)}
 BRANCHES = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.heads import DBSCANHead, GlobalKMeans
+from models.heads import DBSCANHead, GlobalKMeans, KeptMaps
 from studies.detector import FIRST, SPACE, best_map_score, fit_head
 from studies.settings import Settings, check_settings
 from studies.study import StudyError, find_study
@@ -38,7 +38,7 @@ def test_the_first_point_is_the_recipe_as_it_stands():
 
 
 def test_no_other_threshold_of_a_map_score_is_better(maps):
-    head = best_map_score("max", maps)
+    head = best_map_score("max", KeptMaps(maps.values), maps.labels)
     scores = maps.values.max(axis=(1, 2))
 
     def value(threshold):
@@ -62,7 +62,7 @@ def test_no_other_threshold_of_a_map_score_is_better(maps):
     ],
 )
 def test_a_head_gets_its_own_parameters_and_the_seed(maps, point, expected):
-    head = fit_head(point, maps, seed=7)
+    head = fit_head(point, KeptMaps(maps.values), maps.labels, seed=7)
     assert type(head) is type(expected) and head.get_params() == expected.get_params()
     head.predict(maps.values)  # it is fitted
 

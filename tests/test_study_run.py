@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 import mlflow
 import numpy as np
@@ -16,9 +18,9 @@ import pytest
 from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution
 from optuna.pruners import ThresholdPruner
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from PIL import Image
+from sqlalchemy import Engine, event
 
 from mlflow_server import Tracking
 from studies.__main__ import main
@@ -29,6 +31,7 @@ from studies.session import open_session
 from studies.settings import Settings
 from studies.study import Study, StudyError, find_study
 from studies.trial_model import load_trial_model
+from studies.trial_storage import TrialStorage
 from training.data import load, phantom
 from training.floors import FLOORS
 
@@ -177,6 +180,47 @@ def test_running_again_goes_on_and_trains_nothing(finished, study, client, root,
     assert len(runs) == before + 3
 
 
+def test_a_thousand_trials_would_be_few_transactions_and_little_room(finished, study, client, root):
+    databases = [root / "optuna.db", root / "mlflow" / "mlflow.db"]
+    before, commits = on_disk(*databases), Counter()
+
+    def count(connection):
+        commits[Path(connection.engine.url.database).stem] += 1
+
+    event.listen(Engine, "commit", count)
+    try:
+        assert study("giaem", "--trials", "40") == 0
+    finally:
+        event.remove(Engine, "commit", count)
+    assert commits["optuna"] <= 3 * 40 + 40  # what is said at its beginning and end
+    assert commits["mlflow"] <= 40 + 60
+    parent, runs = runs_of(client, "giaem (slices)")
+    folders = [Path(run.info.artifact_uri.removeprefix("file://")).parent for run in runs.values()]
+    a_trial = median(map(on_disk, folders)) + (on_disk(*databases) - before) / 40
+    assert 1000 * a_trial < 50e6  # 10 MB are left for the report, pictures and code
+    holder = runs[int(parent.data.tags["best_trial"])].data.tags["detector_run"]
+    key = client.get_run(holder).data.tags["detector_weights"]
+    kept = [
+        *root.glob(f"cache/{key}/*.safetensors"),
+        *root.glob("mlflow/*/giaem_slices_/**/weights*"),
+    ]
+    assert len(kept) >= 3 and len({path.stat().st_ino for path in kept}) == 1
+
+
+def test_what_is_published_leaves_nothing_beside_the_record(finished, root):
+    folder = root / "studies" / "giaem-slices"
+    assert {path.name for path in folder.iterdir()} == {"conditions", "test", "trials"}
+    assert not list((folder / "trials").iterdir())
+    page = (root / "reports" / "giaem-slices.html").read_text()
+    assert len(page) < 8e6 and "git_dirty" not in page
+
+
+def on_disk(*paths):
+    """The room that files and folders take, what is linked once."""
+    every = {path for one in paths for path in [one, *one.rglob("*")]}
+    return sum({path.stat().st_ino: path.stat().st_blocks * 512 for path in every}.values())
+
+
 def test_the_test_split_is_looked_at_once_for_each_winner(finished, root):
     search = load_search(root, "giaem (slices)")
     looks = search.user_attrs["test_looks"]
@@ -284,7 +328,7 @@ def test_an_interrupt_that_python_drops_ends_the_study_after_its_trial(images, r
 
 
 def test_an_interrupt_while_a_trial_is_written_down_leaves_it_whole(images, root, monkeypatch):
-    written = RDBStorage.set_trial_state_values
+    written = TrialStorage.set_trial_state_values
 
     def interrupted(*arguments, **keywords):
         os.kill(os.getpid(), signal.SIGINT)
@@ -292,7 +336,7 @@ def test_an_interrupt_while_a_trial_is_written_down_leaves_it_whole(images, root
         return written(*arguments, **keywords)
 
     def fit(params, lab, news):
-        monkeypatch.setattr(RDBStorage, "set_trial_state_values", interrupted)
+        monkeypatch.setattr(TrialStorage, "set_trial_state_values", interrupted)
         return find_study("image_kmeans").fit({"tumor_index": params["x"]}, lab, news)
 
     assert run(odd_study("written", fit), settings_for(root, images)) is False

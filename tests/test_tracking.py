@@ -6,10 +6,13 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from mlflow import MlflowClient
+from sqlalchemy import event
 
 from mlflow_server import (
     DatasetUse,
@@ -20,6 +23,7 @@ from mlflow_server import (
     local_uri,
 )
 from mlflow_server.connection import SERVER_ANSWERS_WITHIN
+from mlflow_server.files import place, share
 from mlflow_server.tracking import view_key
 
 TRIAL = TrialRun(
@@ -181,9 +185,7 @@ def test_a_run_whose_files_could_not_be_written_is_completed_later(
     (tmp_path / "grid.png").symlink_to(tmp_path / "nothing")
     with pytest.raises(TrackingError, match="Publishing trial 7 of giaem failed"):
         tracking.publish_trial(experiment, parent, replace(TRIAL, artifacts=tmp_path))
-    assert [status for _, status in tracking.published_trials(experiment, "giaem").values()] == [
-        "RUNNING"
-    ]
+    assert tracking.published_trials(experiment, "giaem") == {}
     run_id = tracking.publish_trial(experiment, parent, TRIAL)
     assert len(all_runs(client, experiment)) == 2
     assert client.get_run(run_id).info.status == "FINISHED"
@@ -324,3 +326,142 @@ def test_processes_that_meet_at_a_new_database_all_get_in(tmp_path):
     code = f"from mlflow_server import *; Tracking({local_uri(tmp_path)!r}, {str(tmp_path)!r})"
     starting = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
     assert [process.wait(timeout=120) for process in starting] == [0, 0, 0]
+
+
+TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")
+OF_A_RUN = ("run_uuid", "experiment_id", "artifact_uri")  # what tells it from another
+
+
+def rows_of(root, run_id):
+    """Every row of a run but for what tells it from another run."""
+    with closing(sqlite3.connect(root / "mlflow" / "mlflow.db")) as database:
+        database.row_factory = sqlite3.Row
+        return {
+            table: sorted(
+                str({name: row[name] for name in row.keys() if name not in OF_A_RUN})  # noqa: SIM118
+                for row in database.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", [run_id])
+            )
+            for table in TABLES
+        }
+
+
+def files_of(client, run_id):
+    return {found.path for found in client.list_artifacts(run_id)}
+
+
+def n_trials(n):
+    metrics = {f"metric {i}": i / 7 for i in range(20)}
+    return [replace(TRIAL, trial=i, name=f"trial {i}", metrics=metrics) for i in range(n)]
+
+
+def test_trials_written_together_are_the_rows_that_the_client_writes(
+    tracking, client, experiment, parent, root, tmp_path
+):
+    (tmp_path / "head").mkdir()
+    (tmp_path / "head" / "predictor.json").write_text("{}")
+    odd = replace(
+        TRIAL,
+        params={"long": "x" * 7000, "n": 3, "kind": None},
+        metrics={"f2": math.nan, "seconds": math.inf, "loss": -math.inf, "train_loss": 1.0},
+        history=[*TRIAL.history, {"train_loss": 0.5, "val_loss": None}],
+        artifacts=tmp_path,
+    )
+    together = tracking.publish_trials(experiment, parent, [replace(odd, trial=8), odd])
+    tags = {"study": "giaem", "trial": "7", "mlflow.parentRunId": parent}
+    single = tracking._create_run(
+        experiment,
+        odd.name,
+        tags={**tags, **odd.tags, "mlflow.note.content": odd.note},
+        start_ms=odd.start_ms,
+    )
+    tracking._complete(single, odd, epochs_logged=0)
+    assert rows_of(root, together[7]) == rows_of(root, single)
+    assert files_of(client, together[7]) == files_of(client, single) == {"head"}
+    copy = tracking.download(together[8], "head", tmp_path / "copies")
+    assert (copy / "predictor.json").read_text() == "{}"
+
+
+def test_a_hundred_trials_are_one_transaction(tracking, experiment, parent):
+    engine, counts = tracking._client._tracking_client.store.engine, Counter()
+
+    def commit(connection):
+        counts["commits"] += 1
+
+    def count(connection, cursor, statement, *_):
+        counts["statements"] += 1
+
+    event.listen(engine, "commit", commit)
+    event.listen(engine, "before_cursor_execute", count)
+    published = tracking.publish_trials(experiment, parent, n_trials(100))
+    event.remove(engine, "commit", commit)
+    event.remove(engine, "before_cursor_execute", count)
+    assert len(published) == 100
+    assert counts["commits"] <= 4 and counts["statements"] <= 40
+
+
+def test_trials_published_together_again_are_kept_as_they_are(tracking, client, experiment, parent):
+    first = tracking.publish_trials(experiment, parent, n_trials(3))
+    client.set_tag(first[1], "mine", "a word")
+    changed = [replace(run, metrics={"f2": 0.1}) for run in n_trials(4)]
+    assert tracking.publish_trials(experiment, parent, changed).items() >= first.items()
+    assert tracking.publish_trial(experiment, parent, changed[1]) == first[1]
+    assert len(all_runs(client, experiment)) == 5  # with the parent
+    assert client.get_run(first[1]).data.tags["mine"] == "a word"
+    assert "f2" not in client.get_run(first[1]).data.metrics
+
+
+@pytest.mark.slow
+def test_processes_that_publish_the_same_trials_write_each_once(
+    tracking, client, experiment, parent, uri, root
+):
+    code = (
+        "import sys; from mlflow_server import *\n"
+        "tracking = Tracking(sys.argv[1], sys.argv[2])\n"
+        "for start in range(0, 40, 8):\n"
+        "    runs = [TrialRun('giaem', i, f'trial {i}', 'FINISHED', 1, 2, metrics={'f2': 1.0})\n"
+        "            for i in range(start, start + 8)]\n"
+        "    tracking.publish_trials(sys.argv[3], sys.argv[4], runs)\n"
+    )
+    command = [sys.executable, "-c", code, uri, str(local_artifacts(root)), experiment, parent]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    runs = [run for run in all_runs(client, experiment) if "trial" in run.data.tags]
+    assert sorted(int(run.data.tags["trial"]) for run in runs) == list(range(40))
+    assert {run.data.metrics["f2"] for run in runs} == {1.0}
+
+
+def test_files_of_a_trial_that_died_before_it_was_written_are_its_runs_in_the_end(
+    tracking, client, experiment, parent, tmp_path, root
+):
+    (tmp_path / "grid.txt").write_text("a picture")
+    with pytest.raises(TrackingError, match=r"Publishing 1 trials of giaem failed"):
+        tracking.publish_trials(experiment, "0" * 32, [replace(TRIAL, artifacts=tmp_path)])
+    assert tracking.published_trials(experiment, "giaem") == {}
+    run_id = tracking.publish_trials(experiment, parent, [replace(TRIAL, artifacts=tmp_path)])[7]
+    assert files_of(client, run_id) == {"grid.txt"}
+
+
+def test_a_folder_that_is_handed_over_is_the_runs_and_gone(tracking, parent, tmp_path):
+    (tmp_path / "evidence" / "deep").mkdir(parents=True)
+    (tmp_path / "evidence" / "deep" / "report.html").write_text("new")
+    tracking.hand_over(parent, tmp_path / "evidence")
+    assert not (tmp_path / "evidence").exists()
+    copy = tracking.download(parent, "deep/report.html", tmp_path / "copies")
+    assert copy.read_text() == "new"
+
+
+def test_a_file_that_replaces_another_leaves_the_others_links_alone(tmp_path):
+    for name, text in (("first", "1"), ("second", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(text)
+    for name in ("first", "first", "second"):
+        place(tmp_path / name, tmp_path / "run")
+    assert (tmp_path / "run" / "file").read_text() == "2"
+    assert (tmp_path / "first" / "file").read_text() == "1"
+    assert (tmp_path / "run" / "file").samefile(tmp_path / "second" / "file")
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third" / "file").write_text("2")
+    share(tmp_path / "third", tmp_path / "run")
+    share(tmp_path / "third", tmp_path / "first")
+    assert (tmp_path / "third" / "file").samefile(tmp_path / "run" / "file")
+    assert not list(tmp_path.rglob("*.tmp"))

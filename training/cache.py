@@ -18,6 +18,8 @@ from types import ModuleType
 
 from filelock import FileLock, Timeout
 
+from training.cache_room import Room, held
+
 CHECKSUMS = "checksums.json"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 log = logging.getLogger(__name__)
@@ -30,8 +32,9 @@ class CacheError(RuntimeError):
 class Cache:
     """Entries below `root`, each a folder named by its key."""
 
-    def __init__(self, root: Path):
-        self.root = root
+    def __init__(self, root: Path, room: Room | None = None):
+        """`room`: how large it may become; without it nothing is ever dropped."""
+        self.root, self._room = root, room
 
     def get_or_make(self, key: str, make: Callable[[Path], None]) -> Path:
         """The entry's folder; `make` fills it where it is missing or damaged.
@@ -43,11 +46,16 @@ class Cache:
             self.root.mkdir(parents=True, exist_ok=True)
             with self._lock(key):
                 folder = self.root / key
-                if not self._intact(folder):
+                is_new = not self._intact(folder)
+                if is_new:
                     self._make(folder, make)
                 with suppress(PermissionError):  # it may be another user's
                     os.utime(folder)  # when it was last asked for
-                return folder
+                if self._room:
+                    self._room.hold(self.root, key)
+            if self._room and is_new:
+                self._room.tidy(self)
+            return folder
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise
@@ -57,9 +65,12 @@ class Cache:
             ) from error
 
     def forget(self, key: str) -> bool:
-        """Remove an entry, or what a killed process left of it; False where one is being made."""
+        """Remove an entry, or what a killed process left of it; False where one is being made, or
+        held by a process that lives."""
         try:
             with self._lock(key, timeout=0):
+                if key in held(self.root):
+                    return False
                 folder = self.root / key
                 unfinished = folder.with_suffix(".tmp")
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -69,6 +80,11 @@ class Cache:
                 return True
         except Timeout:
             return False
+
+    def entries(self) -> list[Path]:
+        """The folders of all complete entries."""
+        found = (path.parent for path in self.root.glob(f"*/{CHECKSUMS}"))
+        return [path for path in found if path.suffix != ".tmp"]
 
     def _make(self, folder: Path, make: Callable[[Path], None]) -> None:
         self._remove_leftovers()

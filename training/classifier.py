@@ -190,7 +190,7 @@ def _train(network, spec, splits, store, precision, on_epoch) -> loop.Training:
     seen = as_often(splits.train, dataset, power=spec.hyperparameters["group_power"])
 
     def val_auroc(network: BrainCNN) -> dict[str, float]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with loop.autocast(device, precision):
             scores = score_images(network, dataset.images[val], device=device)
         auroc = float(roc_auc_score(dataset.labels[val], scores))
         return {"val_auroc": auroc, WATCHED: 1 - auroc}

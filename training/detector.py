@@ -199,11 +199,12 @@ class _Fit:
         return Training(best_epoch=0, history=[], seconds=0.0)
 
     def _train(self, mapper: ErrorMapper, train: np.ndarray, on_epoch) -> Training:
-        dataset, val = self.store.dataset, self.splits.val
+        dataset, val, device = self.store.dataset, self.splits.val, self.store.device
         schedule = {n: self.spec.hyperparameters[n] for n in ("n_epochs", "batch_size", "patience")}
 
         def val_auroc(network) -> dict[str, float]:
-            maps = map_images(mapper, dataset.images[val], device=self.store.device)
+            images = dataset.images[val]  # the maps that count are made after the training
+            maps = map_images(mapper, images, device=device, precision=self.precision)
             return {"val_auroc": map_auroc(maps, dataset.labels[val])}
 
         return loop.fit(
@@ -212,7 +213,7 @@ class _Fit:
             prepared(mapper, dataset.images[self._healthy(val)]),
             **schedule,
             seed=self.spec.seed,
-            device=self.store.device,
+            device=device,
             precision=self.precision,
             monitor=val_auroc,
             on_epoch=on_epoch,

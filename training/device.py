@@ -59,6 +59,28 @@ def resolve_precision(device: torch.device, *, root: Path) -> str:
     return json.loads((folder / "precision.json").read_text())["precision"]
 
 
+def own_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Processors that this process has: those it may run on, as far as its container's quota goes.
+
+    A quota is read from version 2 or 1 of cgroups; of one and a half processors it leaves one.
+    """
+    there = os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
+    return max(1, min(allowed, int(_quota(cgroup) or allowed)))
+
+
+def use_own_cores() -> None:
+    """Calculate on no more threads than this process has cores.
+
+    Threads that wait for one another without a core each take many times as long. What
+    OMP_NUM_THREADS says holds.
+    """
+    n = own_cores()
+    if "OMP_NUM_THREADS" not in os.environ and n < torch.get_num_threads():
+        torch.set_num_threads(n)
+        threadpool_limits(n)  # NumPy's own
+
+
 @contextmanager
 def on_threads(n: int | None) -> Iterator[None]:
     """Calculate on n threads within, as far as there are as many processors: sums over another
@@ -83,6 +105,19 @@ def device_summary(device: torch.device) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
     }
+
+
+def _quota(cgroup: Path) -> float | None:
+    """Processors' worth of time that a container gets; None where there is no limit."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            quota, period = ((cgroup / "cpu" / name).read_text().strip() for name in names)
+        except OSError:
+            return None
+    return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,7 +1,8 @@
 """Error maps: where, and by how much, a slice is not as a detector knows healthy ones.
 
-Owns the way of images through a detector in batches, always in full precision so that a map does
-not depend on how the detector was trained. How an error becomes a map is `models.error_mapper`'s.
+Owns the way of images through a detector in batches, in full precision unless it is told otherwise,
+so that a map does not depend on how the detector was trained. How an error becomes a map is
+`models.error_mapper`'s.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from models.error_mapper import ErrorMapper, Flip
 from training import intensity
-from training.loop import as_input
+from training.loop import as_input, autocast
 
 BATCH_SIZE = 128
 
@@ -32,6 +33,7 @@ def map_images(
     images: np.ndarray,
     *,
     device: torch.device,
+    precision: str = "fp32",
     features: Callable[[Flip], Tensor] | None = None,
 ) -> np.ndarray:
     """The maps float32 (n, h, w) in [0, 1] of uint8 images (n, h, w).
@@ -40,7 +42,7 @@ def map_images(
     """
     maps = [
         mapper.scale(mapper.errors_by(measure, x)).squeeze(1).cpu()
-        for measure, x in _measured(mapper, images, device, features)
+        for measure, x in _measured(mapper, images, device, features, precision)
     ]
     return torch.cat(maps).numpy()
 
@@ -77,7 +79,11 @@ def as_batches(images: np.ndarray, device: torch.device) -> Iterator[Tensor]:
 
 
 def _measured(
-    mapper: ErrorMapper, images: np.ndarray, device: torch.device, features
+    mapper: ErrorMapper,
+    images: np.ndarray,
+    device: torch.device,
+    features: Callable[[Flip], Tensor] | None,
+    precision: str = "fp32",
 ) -> Iterator[tuple[Callable[[Flip], Tensor], Tensor]]:
     """For each batch how its errors under a flip are had, and the batch."""
     network, start = mapper.network, 0
@@ -86,7 +92,8 @@ def _measured(
 
         def measure(flip: Flip, x=x, part=part) -> Tensor:
             if features is None:
-                return network.error_map(x.flip(flip))
+                with autocast(device, precision):
+                    return network.error_map(x.flip(flip)).float()
             return network.compare(features(flip)[part].to(device).float(), x.shape[-2:])
 
         yield measure, x

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.heads.head import check_error_maps
+from models.heads.kept_maps import check_error_maps
 
 # Our choice. nnDetection (Baumgartner et al. 2021) takes 0.1 between boxes in a volume; in a frame
 # of which a tumour fills a twentieth, calling half of it tumour could reach that.

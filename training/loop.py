@@ -110,6 +110,11 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a network of this precision, "fp32" or "bf16", is asked."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
 def as_input(images: Tensor) -> Tensor:
     """Images uint8 (b, h, w) as a network takes them: float (b, 1, h, w) in [0, 1]."""
     return images.unsqueeze(1).float().div_(255)
@@ -145,7 +150,7 @@ def _mean_losses(
     images, *labels = data
     for batch in batches:
         # one context a step: autocast remembers the weights that it has cast until it is left
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(images.device, precision):
             losses = step(as_input(images[batch]), *(known[batch] for known in labels))
         for name, value in losses.items():
             sums[name] += value * len(batch)

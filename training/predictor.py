@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -152,8 +152,9 @@ def answers_of(scores: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"label": (scores >= 0).astype(np.int64), "score": scores})
 
 
+@cache
 def versions() -> dict[str, str]:
-    """The packages that an answer depends on."""
+    """The packages that an answer depends on; looked up once, since every trial writes them."""
     return {package: version(package) for package in VERSIONED}
 
 

@@ -9,6 +9,7 @@ from models.heads.giaem import GIAEM
 from models.heads.global_kmeans import GlobalKMeans
 from models.heads.head import Head
 from models.heads.image_kmeans import ImageKMeans
+from models.heads.kept_maps import KeptMaps
 from models.heads.map_score import MapScore
 
 HEADS: dict[str, type[Head]] = {
@@ -19,4 +20,13 @@ HEADS: dict[str, type[Head]] = {
     "map_score": MapScore,
 }
 
-__all__ = ["GIAEM", "HEADS", "DBSCANHead", "GlobalKMeans", "Head", "ImageKMeans", "MapScore"]
+__all__ = [
+    "GIAEM",
+    "HEADS",
+    "DBSCANHead",
+    "GlobalKMeans",
+    "Head",
+    "ImageKMeans",
+    "KeptMaps",
+    "MapScore",
+]

@@ -1,18 +1,19 @@
 """The DBSCAN head: a tumour is a large enough cluster of pixels alike in error and place.
 
-Owns DBSCAN on the pixel lattice, with the labels of `sklearn.cluster.DBSCAN`: only pixels within
-`eps` on the lattice can be neighbours, so that each is compared with those alone. The distance
-test is scikit-learn's, the squares summed in float64 in its order. Knows nothing of the maps' use.
+Owns the rule, and which `eps` and `min_samples` can form a cluster at all. How pixels are
+clustered is lattice_clusters.py's.
 """
 
 from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
 
-from models.heads.head import Head, check_integer, check_unit
-from models.heads.points import coordinates
+from models.heads.head import Head, check_integer, check_unit, mask_shares
+from models.heads.kept_maps import KeptMaps
+from models.heads.lattice import lattice, nearest_steps
+from models.heads.lattice_clusters import label_maps, largest_clusters
+from models.heads.on_device import dbscan as on_device
 
 
 class DBSCANHead(Head):
@@ -37,16 +38,19 @@ class DBSCANHead(Head):
         """A share of the pixels."""
         return self.tumor_index
 
-    def _scores(self, error_maps: np.ndarray) -> np.ndarray:
-        counts = np.array([np.count_nonzero(mask) for mask in self._masks(error_maps)])
-        return counts / error_maps[0].size - self.tumor_index
+    def _scores(self, maps: KeptMaps) -> np.ndarray:
+        return mask_shares(self._masks(maps)) - self.tumor_index
 
-    def _masks(self, error_maps: np.ndarray) -> np.ndarray:
-        masks = np.zeros(error_maps.shape, dtype=bool)
-        lattice = _lattice(self.eps, error_maps.shape[1:])
-        if self.min_samples <= lattice.most_neighbors:
-            _largest_clusters(error_maps, self.min_samples, *lattice[1:], masks)
-        return masks
+    def _masks(self, maps: KeptMaps) -> np.ndarray:
+        return maps.once(("dbscan", self.eps, self.min_samples), lambda: self._cluster(maps))
+
+    def _cluster(self, maps: KeptMaps) -> np.ndarray:
+        here = lattice(self.eps, maps.shape)
+        if self.min_samples > here.most_neighbors:
+            return np.zeros(maps.values.shape, dtype=bool)
+        if maps.on_device is None:
+            return largest_clusters(maps.values, here, self.min_samples)
+        return on_device.largest_clusters(maps.on_device, here, self.min_samples)
 
 
 class Clusters(NamedTuple):
@@ -56,14 +60,17 @@ class Clusters(NamedTuple):
     core: np.ndarray
 
 
-def clusters(error_map: np.ndarray, *, eps: float, min_samples: int) -> Clusters:
-    """One map's clusters, numbered as `sklearn.cluster.DBSCAN` numbers them."""
+def clusters(maps: KeptMaps, *, eps: float, min_samples: int) -> list[Clusters]:
+    """Each map's clusters, numbered as `sklearn.cluster.DBSCAN` numbers them."""
     _check_eps(eps)
-    lattice = _lattice(eps, error_map.shape)
-    roots, core = _cluster(error_map, min_samples, *lattice[1:])
-    # a root is the cluster's first core pixel, and scikit-learn numbers clusters in that order
-    found, labels = np.unique(roots, return_inverse=True)
-    return Clusters(labels.reshape(roots.shape) - int(found[0] == -1), core)
+    here = lattice(eps, maps.shape)
+    if maps.on_device is None:
+        found = label_maps(maps.values, here, min_samples)
+    else:
+        found = on_device.label_maps(maps.on_device, here, min_samples)
+    noise = found.labels == np.iinfo(found.labels.dtype).max
+    labels = np.where(noise, -1, found.labels.astype(np.int64))
+    return [Clusters(*one) for one in zip(labels, found.core, strict=True)]
 
 
 def max_neighbors(eps: float, shape: tuple[int, int] = (128, 128)) -> int:
@@ -72,7 +79,7 @@ def max_neighbors(eps: float, shape: tuple[int, int] = (128, 128)) -> int:
     With `min_samples` above it no map has a cluster.
     """
     _check_eps(eps)
-    return _lattice(eps, shape).most_neighbors
+    return lattice(eps, shape).most_neighbors
 
 
 def min_feasible_eps(min_samples: int, shape: tuple[int, int] = (128, 128)) -> float:
@@ -81,204 +88,12 @@ def min_feasible_eps(min_samples: int, shape: tuple[int, int] = (128, 128)) -> f
     height, width = shape
     if min_samples > height * width:
         raise ValueError(f"min_samples must be at most {height * width}, got {min_samples}.")
-    from_center = np.add.outer(_nearest_steps(height), _nearest_steps(width))
+    from_center = np.add.outer(nearest_steps(height), nearest_steps(width))
     squared = np.partition(from_center.ravel(), min_samples - 1)[min_samples - 1]
     eps = np.sqrt(squared)
     while eps * eps < squared or eps == 0:
         eps = np.nextafter(eps, 1)
     return float(eps)
-
-
-class _Lattice(NamedTuple):
-    """Which pixels can be neighbours at one `eps`, in an image of one shape."""
-
-    most_neighbors: int
-    eps_squared: float
-    offsets: np.ndarray  # int64 (k, 2): steps (dy, dx), the nearest first, (0, 0) left out
-    squared_y: np.ndarray  # float64 (2 * reach_y + 1, h): the squared way from y to y + dy
-    squared_x: np.ndarray  # float64 (2 * reach_x + 1, w)
-
-
-def _lattice(eps: float, shape: tuple[int, int]) -> _Lattice:
-    height, width = shape
-    eps_squared = float(eps) * float(eps)
-    near_y, near_x = _nearest_steps(height), _nearest_steps(width)
-    most = np.count_nonzero(np.add.outer(near_y, near_x) <= eps_squared)
-    squared_y, squared_x = _squared_steps(height, eps_squared), _squared_steps(width, eps_squared)
-    nearest = np.add.outer(squared_y.min(axis=1), squared_x.min(axis=1))
-    steps = np.argwhere(nearest <= eps_squared)
-    steps = steps[np.argsort(nearest[tuple(steps.T)], kind="stable")][1:]
-    reach = np.array([len(squared_y) // 2, len(squared_x) // 2])
-    return _Lattice(int(most), eps_squared, steps - reach, squared_y, squared_x)
-
-
-def _nearest_steps(length: int) -> np.ndarray:
-    """The squared way from a middle pixel to each of a row, rounding in the neighbour's favour."""
-    squared = _squared_steps(length, np.inf).min(axis=1)
-    middle = length // 2
-    return squared[length - 1 - middle : 2 * length - 1 - middle]
-
-
-def _squared_steps(length: int, limit: float) -> np.ndarray:
-    """The squared way from each pixel of a row to the one d steps on; inf where there is none.
-
-    Row d + reach, for d in -reach ... reach, the furthest step within the limit. Differences of
-    the coordinates themselves: one step's length varies in its last bit along the row.
-    """
-    place = coordinates(length)
-    squared = np.full((2 * length - 1, length), np.inf)
-    for d in range(1 - length, length):
-        here = slice(max(0, -d), min(length, length - d))
-        there = slice(here.start + d, here.stop + d)
-        squared[d + length - 1, here] = (place[there] - place[here]) ** 2
-    reach = np.count_nonzero(squared.min(axis=1) <= limit) // 2
-    return squared[length - 1 - reach : length + reach]
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _near(a, b, squared_x, squared_y, eps_squared):
-    # scikit-learn's order of summing: error, x, y
-    return (a - b) * (a - b) + squared_x + squared_y <= eps_squared
-
-
-@njit(cache=True, nogil=True)
-def _pad(error_map, reach_y, reach_x):
-    """The map in a frame of inf: nothing is near to what is outside."""
-    height, width = error_map.shape
-    padded = np.full((height + 2 * reach_y, width + 2 * reach_x), np.inf)
-    padded[reach_y : reach_y + height, reach_x : reach_x + width] = error_map
-    return padded
-
-
-@njit(cache=True, nogil=True)
-def _count_near(here, there, squared_x, squared_y, eps_squared, counts):
-    for x in range(len(here)):
-        counts[x] += _near(here[x], there[x], squared_x[x], squared_y, eps_squared)
-
-
-@njit(cache=True, nogil=True)
-def _any_unlinked(here, there, squared_x, squared_y, eps_squared, roots_here, roots_there):
-    found = False
-    for x in range(len(here)):
-        near = _near(here[x], there[x], squared_x[x], squared_y, eps_squared)
-        found |= near & (roots_here[x] != roots_there[x])
-    return found
-
-
-@njit(cache=True, nogil=True)
-def _lower_roots(here, cores, squared_x, squared_y, eps_squared, roots, lowest):
-    for x in range(len(here)):
-        near = _near(here[x], cores[x], squared_x[x], squared_y, eps_squared)
-        root = roots[x]  # read always: a load on a condition is not vectorised
-        lowest[x] = root if near & (root < lowest[x]) else lowest[x]
-
-
-@njit(cache=True, nogil=True)
-def _find(parent, i):
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-@njit(cache=True, nogil=True)
-def _keep_cores(padded, min_samples, eps_squared, offsets, squared_y, squared_x):
-    """The padded map with inf in place of each pixel of fewer than min_samples neighbours."""
-    height, width = squared_y.shape[1], squared_x.shape[1]
-    reach_y, reach_x = len(squared_y) // 2, len(squared_x) // 2
-    cores = np.full_like(padded, np.inf)
-    for y in range(height):
-        here = padded[y + reach_y, reach_x : reach_x + width]
-        counts = np.ones(width, dtype=np.int64)  # each pixel is its own neighbour
-        for k in range(len(offsets)):
-            dy, dx = offsets[k]
-            there = padded[y + reach_y + dy, reach_x + dx : reach_x + dx + width]
-            step_x, step_y = squared_x[reach_x + dx], squared_y[reach_y + dy, y]
-            _count_near(here, there, step_x, step_y, eps_squared, counts)
-        for x in range(width):
-            if counts[x] >= min_samples:
-                cores[y + reach_y, x + reach_x] = here[x]
-    return cores
-
-
-@njit(cache=True, nogil=True)
-def _link_cores(cores, eps_squared, offsets, squared_y, squared_x):
-    """The first pixel of each core pixel's cluster, as an index into the padded map."""
-    height, width = squared_y.shape[1], squared_x.shape[1]
-    reach_y, reach_x = len(squared_y) // 2, len(squared_x) // 2
-    parent = np.arange(cores.size)
-    roots = parent.reshape(cores.shape)
-    for k in range(len(offsets)):
-        dy, dx = offsets[k]
-        if dy < 0 or (dy == 0 and dx < 0):
-            continue  # each pair once
-        linked = False
-        for y in range(reach_y, reach_y + height - dy):
-            here, there = cores[y, reach_x : reach_x + width], cores[y + dy, reach_x + dx :]
-            roots_here, roots_there = roots[y, reach_x:], roots[y + dy, reach_x + dx :]
-            step_x, step_y = squared_x[reach_x + dx], squared_y[reach_y + dy, y - reach_y]
-            if not _any_unlinked(here, there, step_x, step_y, eps_squared, roots_here, roots_there):
-                continue
-            linked = True
-            for x in range(width):
-                if _near(here[x], there[x], step_x[x], step_y, eps_squared):
-                    a, b = _find(parent, roots_here[x]), _find(parent, roots_there[x])
-                    parent[max(a, b)] = min(a, b)
-        if linked:
-            for i in range(len(parent)):  # parents come first: one pass makes each a root
-                parent[i] = parent[parent[i]]
-    return roots
-
-
-@njit(cache=True, nogil=True)
-def _cluster(error_map, min_samples, eps_squared, offsets, squared_y, squared_x):
-    """The root of each pixel's cluster, -1 for noise, and which pixels are core."""
-    height, width = error_map.shape
-    reach_y, reach_x = len(squared_y) // 2, len(squared_x) // 2
-    padded = _pad(error_map, reach_y, reach_x)
-    cores = _keep_cores(padded, min_samples, eps_squared, offsets, squared_y, squared_x)
-    roots = _link_cores(cores, eps_squared, offsets, squared_y, squared_x)
-    labels = np.empty((height, width), dtype=np.int64)
-    core = np.empty((height, width), dtype=np.bool_)
-    for y in range(height):
-        core[y] = np.isfinite(cores[y + reach_y, reach_x : reach_x + width])
-        labels[y] = roots[y + reach_y, reach_x : reach_x + width]
-        if core[y].all():
-            continue
-        # a border pixel goes to the first cluster that reaches it
-        here = padded[y + reach_y, reach_x : reach_x + width]
-        lowest = np.full(width, roots.size)
-        for k in range(len(offsets)):
-            dy, dx = offsets[k]
-            there = cores[y + reach_y + dy, reach_x + dx : reach_x + dx + width]
-            step_x, step_y = squared_x[reach_x + dx], squared_y[reach_y + dy, y]
-            roots_there = roots[y + reach_y + dy, reach_x + dx :]
-            _lower_roots(here, there, step_x, step_y, eps_squared, roots_there, lowest)
-        for x in range(width):
-            if not core[y, x]:
-                labels[y, x] = lowest[x] if lowest[x] < roots.size else -1
-    return labels, core
-
-
-@njit(cache=True, nogil=True)
-def _largest_cluster(error_map, min_samples, eps_squared, offsets, squared_y, squared_x, mask):
-    """Write the largest cluster; of equals, the one whose core comes first."""
-    roots, _ = _cluster(error_map, min_samples, eps_squared, offsets, squared_y, squared_x)
-    sizes = np.zeros(roots.max() + 2, dtype=np.int64)
-    for root in roots.flat:
-        if root >= 0:
-            sizes[root] += 1
-    largest = sizes.argmax()
-    if sizes[largest] > 0:
-        mask[:] = roots == largest
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def _largest_clusters(error_maps, min_samples, eps_squared, offsets, squared_y, squared_x, masks):
-    for i in prange(len(error_maps)):
-        _largest_cluster(
-            error_maps[i], min_samples, eps_squared, offsets, squared_y, squared_x, masks[i]
-        )
 
 
 def _check_eps(eps: float) -> None:

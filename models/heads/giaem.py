@@ -7,8 +7,14 @@ class-balanced F-beta over both parameters. Knows nothing of how the maps were m
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit, prange
 
-from models.heads.head import Head, check_error_maps, check_unit
+from models.heads.head import Head, at_least, check_unit
+from models.heads.kept_maps import KeptMaps, as_kept
+from models.heads.on_device import shares as on_device
+
+DIGITS = 1024  # of ten bits
+UNSIGNED = 0x7FFFFFFF
 
 
 class GIAEM(Head):
@@ -27,32 +33,70 @@ class GIAEM(Head):
         """A share of the pixels."""
         return self.tumor_index
 
-    def _scores(self, error_maps: np.ndarray) -> np.ndarray:
-        threshold = error_maps.dtype.type(self.anomaly_threshold)
-        counts = np.array([np.count_nonzero(error_map >= threshold) for error_map in error_maps])
-        return counts / error_maps[0].size - self.tumor_index
+    def _scores(self, maps: KeptMaps) -> np.ndarray:
+        return shares(maps, [self.anomaly_threshold])[:, 0] - self.tumor_index
 
-    def _masks(self, error_maps: np.ndarray) -> np.ndarray:
-        return error_maps >= error_maps.dtype.type(self.anomaly_threshold)
+    def _masks(self, maps: KeptMaps) -> np.ndarray:
+        return at_least(maps, self.anomaly_threshold)
+
+
+def shares(error_maps: np.ndarray | KeptMaps, thresholds: np.ndarray) -> np.ndarray:
+    """The share of each map's pixels with error >= each threshold: float64 (n, T).
+
+    Each map is sorted once; a threshold is a binary search.
+    """
+    maps = as_kept(error_maps)
+    thresholds = np.asarray(thresholds).astype(maps.values.dtype)
+    if maps.on_device is None:
+        below = _count_below(maps.once("in order", lambda: sort_maps(maps.values)), thresholds)
+    else:
+        in_order = maps.once("in order", lambda: on_device.sort_maps(maps.on_device))
+        below = on_device.count_below(in_order, thresholds)
+    n_pixels = maps.values[0].size
+    return (n_pixels - below) / n_pixels
 
 
 def sort_maps(error_maps: np.ndarray) -> np.ndarray:
-    """Each map's errors in rising order, (n, h * w): sort once, then ask for any threshold."""
-    error_maps = check_error_maps(error_maps)
-    return np.sort(error_maps.reshape(len(error_maps), -1), axis=1)
+    """Each map's errors in rising order, (n, h * w)."""
+    rows = error_maps.reshape(len(error_maps), -1)
+    if rows.dtype != np.float32:
+        return np.sort(rows, axis=1)
+    in_order = np.empty_like(rows)
+    _sort_rows(rows.view(np.uint32), in_order.view(np.uint32))
+    return in_order
 
 
-def sorted_shares(sorted_maps: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """`shares` of maps that `sort_maps` has sorted: a binary search for a map and threshold."""
-    thresholds = np.asarray(thresholds).astype(sorted_maps.dtype)
-    below = np.stack([np.searchsorted(row, thresholds) for row in sorted_maps])
-    pixels = sorted_maps.shape[1]
-    return (pixels - below) / pixels
+@njit(cache=True, nogil=True)
+def _count_below(in_order, thresholds):
+    """How many of each row's errors are below each threshold: int64 (n, T)."""
+    below = np.empty((len(in_order), len(thresholds)), np.int64)
+    for i in range(len(in_order)):
+        below[i] = np.searchsorted(in_order[i], thresholds)
+    return below
 
 
-def shares(error_maps: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """The share of each map's pixels with error >= each threshold: float64 (n, T)."""
-    return sorted_shares(sort_maps(error_maps), thresholds)
+@njit(cache=True, nogil=True, parallel=True)
+def _sort_rows(rows, in_order):
+    """Sort the bits of float32 from 0 to 1: thirty, in the order of the floats, ten at a time."""
+    for i in prange(len(rows)):
+        half_sorted = np.empty_like(in_order[i])
+        _sort_by(rows[i], 0, in_order[i])
+        _sort_by(in_order[i], 10, half_sorted)
+        _sort_by(half_sorted, 20, in_order[i])
+
+
+@njit(cache=True, nogil=True)
+def _sort_by(row, shift, in_order):
+    """Sort by ten bits from `shift` on; what is equal in them keeps its order."""
+    place = np.zeros(DIGITS + 1, np.int64)
+    for bits in row:
+        place[1 + ((bits >> np.uint32(shift)) & np.uint32(DIGITS - 1))] += 1
+    for digit in range(DIGITS):
+        place[digit + 1] += place[digit]
+    for bits in row:
+        digit = (bits >> np.uint32(shift)) & np.uint32(DIGITS - 1)
+        in_order[place[digit]] = bits & np.uint32(UNSIGNED)  # -0.0 is 0
+        place[digit] += 1
 
 
 class _Cuts(NamedTuple):
@@ -64,7 +108,7 @@ class _Cuts(NamedTuple):
 
 
 def best_giaem(
-    error_maps: np.ndarray,
+    error_maps: np.ndarray | KeptMaps,
     labels: np.ndarray,
     *,
     specificity_floor: float = 0.5,
@@ -80,8 +124,9 @@ def best_giaem(
     check_unit("specificity_floor", specificity_floor)
     labels = _check_labels(labels)
     thresholds = np.linspace(0, 1, 101) if thresholds is None else np.asarray(thresholds)
+    maps = as_kept(error_maps)
     best, best_rank = None, (-np.inf, -np.inf)
-    for threshold, share in zip(thresholds, shares(error_maps, thresholds).T, strict=True):
+    for threshold, share in zip(thresholds, shares(maps, thresholds).T, strict=True):
         cuts = _cuts(share, labels)
         f_beta = balanced_f_beta(cuts.recalls, cuts.specificities, beta=beta)
         f_beta[cuts.specificities < specificity_floor] = -np.inf
@@ -94,11 +139,11 @@ def best_giaem(
             f"no GIAEM reaches a specificity of {specificity_floor} at these thresholds: every map "
             "is full of errors over them; give higher thresholds."
         )
-    return best.fit(error_maps)
+    return best.fit(maps)
 
 
 def objective_surface(
-    error_maps: np.ndarray,
+    error_maps: np.ndarray | KeptMaps,
     labels: np.ndarray,
     anomaly_thresholds: np.ndarray,
     tumor_indices: np.ndarray,

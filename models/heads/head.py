@@ -10,38 +10,43 @@ from typing import Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
+
+from models.heads.kept_maps import KeptMaps, as_kept
 
 
 class Head(ClassifierMixin, BaseEstimator, ABC):
-    """A decision over error maps, float (n, height, width) in [0, 1].
+    """A decision over error maps: an array (n, height, width) in [0, 1], or `KeptMaps`.
 
     A head writes `_check_parameters`, `border`, `_scores` and `_masks` over checked maps, and
     `_learn` if it learns. What is learned ends in `_` and is an array or a number.
     """
 
-    def fit(self, error_maps: np.ndarray, y: np.ndarray | None = None) -> Self:
+    def fit(self, error_maps: np.ndarray | KeptMaps, y: np.ndarray | None = None) -> Self:
         """Check the parameters and learn from the maps; labels are not used.
 
         Raises ValueError for a parameter out of its range and for maps that are none.
         """
         self._check_parameters()
-        error_maps = check_error_maps(error_maps)
+        maps = as_kept(error_maps)
         self.classes_ = np.array([0, 1])
-        self.shape_ = np.array(error_maps.shape[1:])
-        self._learn(error_maps)
+        self.shape_ = np.array(maps.shape)
+        self._learn(maps)
         return self
 
-    def decision_function(self, error_maps: np.ndarray) -> np.ndarray:
+    def decision_function(self, error_maps: np.ndarray | KeptMaps) -> np.ndarray:
         """The margin of each map, float64 (n,): 0 or more exactly where `predict` says tumour."""
         return self._scores(self._check_maps(error_maps))
 
-    def predict(self, error_maps: np.ndarray) -> np.ndarray:
+    def predict(self, error_maps: np.ndarray | KeptMaps) -> np.ndarray:
         """1 for each map with a tumour, else 0: int64 (n,)."""
         return (self.decision_function(error_maps) >= 0).astype(np.int64)
 
-    def mask(self, error_maps: np.ndarray) -> np.ndarray:
-        """The pixels that the head would call tumour, before any rule of size: bool, (n, h, w)."""
+    def mask(self, error_maps: np.ndarray | KeptMaps) -> np.ndarray:
+        """The pixels that the head would call tumour, before any rule of size: bool, (n, h, w).
+
+        Read-only: it may be kept for the next head.
+        """
         return self._masks(self._check_maps(error_maps))
 
     @property
@@ -50,47 +55,39 @@ class Head(ClassifierMixin, BaseEstimator, ABC):
         """What a map is measured against, in the unit of the scores: a score is how far away a map
         is. The one divided by the other says how clear an answer is, whatever a head counts in."""
 
-    def _check_maps(self, error_maps: np.ndarray) -> np.ndarray:
+    def _check_maps(self, error_maps: np.ndarray | KeptMaps) -> KeptMaps:
         check_is_fitted(self)
-        error_maps = check_error_maps(error_maps)
-        if error_maps.shape[1:] != tuple(self.shape_):
+        maps = as_kept(error_maps)
+        if maps.shape != tuple(self.shape_):
             raise ValueError(
                 f"error maps must have the shape {tuple(map(int, self.shape_))} of those in fit, "
-                f"got {error_maps.shape[1:]}."
+                f"got {maps.shape}."
             )
-        return error_maps
+        return maps
 
     @abstractmethod
     def _check_parameters(self) -> None: ...
 
-    def _learn(self, error_maps: np.ndarray) -> None:
+    def _learn(self, maps: KeptMaps) -> None:
         """Nothing, unless the head overrides it."""
 
     @abstractmethod
-    def _scores(self, error_maps: np.ndarray) -> np.ndarray: ...
+    def _scores(self, maps: KeptMaps) -> np.ndarray: ...
 
     @abstractmethod
-    def _masks(self, error_maps: np.ndarray) -> np.ndarray: ...
+    def _masks(self, maps: KeptMaps) -> np.ndarray: ...
 
 
-def check_error_maps(error_maps: np.ndarray) -> np.ndarray:
-    """The maps as a C-ordered float32 or float64 array (n, h, w); ValueError if they are none."""
-    error_maps = check_array(
-        error_maps,
-        dtype=[np.float64, np.float32],
-        order="C",
-        ensure_2d=False,
-        allow_nd=True,
-        ensure_all_finite=False,
-        input_name="error_maps",
-    )
-    if error_maps.ndim != 3:
-        cure = ": add an axis with error_maps[np.newaxis]" if error_maps.ndim == 2 else ""
-        raise ValueError(f"error_maps must be (n, h, w), got shape {error_maps.shape}{cure}.")
-    low, high = error_maps.min(), error_maps.max()
-    if not (low >= 0 and high <= 1):  # so that NaN fails too
-        raise ValueError(f"error_maps must be numbers in [0, 1], got from {low:g} to {high:g}.")
-    return error_maps
+def at_least(maps: KeptMaps, threshold: float) -> np.ndarray:
+    """Where errors are >= the threshold, bool (n, h, w)."""
+    threshold = maps.values.dtype.type(threshold)
+    return maps.once(("at least", threshold), lambda: maps.values >= threshold)
+
+
+def mask_shares(masks: np.ndarray) -> np.ndarray:
+    """The share of each mask's pixels that is set, float64 (n,)."""
+    counts = np.array([np.count_nonzero(mask) for mask in masks])
+    return counts / masks[0].size
 
 
 def check_unit(name: str, value: float) -> None:

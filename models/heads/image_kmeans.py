@@ -7,7 +7,9 @@ its iterations, its tolerance, its tie. Knows nothing of the maps' use.
 import numpy as np
 from numba import njit, prange
 
-from models.heads.head import Head, check_integer, check_unit
+from models.heads.head import Head, check_integer, check_unit, mask_shares
+from models.heads.kept_maps import KeptMaps
+from models.heads.on_device import image_kmeans as on_device
 from models.heads.points import coordinates
 
 MAX_ITER, TOL = 300, 1e-4  # scikit-learn's defaults
@@ -33,22 +35,30 @@ class ImageKMeans(Head):
         """A share of the pixels."""
         return self.tumor_index
 
-    def _scores(self, error_maps: np.ndarray) -> np.ndarray:
-        counts = np.array([np.count_nonzero(mask) for mask in self._masks(error_maps)])
-        return counts / error_maps[0].size - self.tumor_index
+    def _scores(self, maps: KeptMaps) -> np.ndarray:
+        return mask_shares(self._masks(maps)) - self.tumor_index
 
-    def _masks(self, error_maps: np.ndarray) -> np.ndarray:
-        masks = np.zeros(error_maps.shape, dtype=bool)
-        x, y = coordinates(error_maps.shape[2]), coordinates(error_maps.shape[1])
-        _brighter_clusters(error_maps, x, y, *_draws(self.seed, x.size * y.size), masks)
+    def _masks(self, maps: KeptMaps) -> np.ndarray:
+        return maps.once(("image kmeans", self.seed), lambda: self._cluster(maps))
+
+    def _cluster(self, maps: KeptMaps) -> np.ndarray:
+        y, x = map(coordinates, maps.shape)
+        draws = _draws(self.seed, x.size * y.size)
+        if maps.on_device is not None:
+            return on_device.brighter_clusters(maps.on_device, *draws)
+        masks = np.zeros(maps.values.shape, dtype=bool)
+        _brighter_clusters(maps.values, x, y, *draws, masks)
         return masks
 
 
-def two_means(error_map: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """One map's labels, int64 (h, w): `KMeans(2, n_init=1, random_state=seed)` on its points."""
-    x, y = coordinates(error_map.shape[1]), coordinates(error_map.shape[0])
-    errors = error_map.astype(np.float64)
-    return _two_means(errors, x, y, *_draws(seed, errors.size)).astype(np.int64)
+def two_means(maps: KeptMaps, *, seed: int = 0) -> np.ndarray:
+    """Labels, int64 (n, h, w): `KMeans(2, n_init=1, random_state=seed)` on each map's points."""
+    y, x = map(coordinates, maps.shape)
+    draws = _draws(seed, x.size * y.size)
+    if maps.on_device is not None:
+        return on_device.two_means(maps.on_device.double(), *draws).cpu().numpy().astype(np.int64)
+    errors = maps.values.astype(np.float64)
+    return np.stack([_two_means(one, x, y, *draws) for one in errors]).astype(np.int64)
 
 
 def _draws(seed: int, n_points: int) -> tuple[int, np.ndarray]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from models.heads.head import Head, check_unit
+from models.heads.head import Head, at_least, check_unit
+from models.heads.kept_maps import KeptMaps
 
 
 class MapScore(Head):
@@ -35,13 +36,16 @@ class MapScore(Head):
         """An error."""
         return self.threshold
 
-    def _scores(self, error_maps: np.ndarray) -> np.ndarray:
-        statistic = STATISTICS[self.statistic]
-        values = np.array([statistic(error_map) for error_map in error_maps], dtype=np.float64)
-        return values - np.float64(error_maps.dtype.type(self.threshold))
+    def _scores(self, maps: KeptMaps) -> np.ndarray:
+        values = maps.once(("map score", self.statistic), lambda: self._measure(maps.values))
+        return values - np.float64(maps.values.dtype.type(self.threshold))
 
-    def _masks(self, error_maps: np.ndarray) -> np.ndarray:
-        return error_maps >= error_maps.dtype.type(self.threshold)
+    def _measure(self, error_maps: np.ndarray) -> np.ndarray:
+        statistic = STATISTICS[self.statistic]
+        return np.array([statistic(error_map) for error_map in error_maps], dtype=np.float64)
+
+    def _masks(self, maps: KeptMaps) -> np.ndarray:
+        return at_least(maps, self.threshold)
 
 
 def _mean(error_map: np.ndarray) -> np.float64:

@@ -1,6 +1,7 @@
 """Arguments that commands share, and what the environment says beside them."""
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Callable
@@ -8,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from mlflow_server import local_uri
-from studies.settings import DEFAULT_GENERATOR, REAL, TRAIN_ON, Settings
+from studies.settings import CACHE_GB, DEFAULT_GENERATOR, REAL, TRAIN_ON, Settings
+from studies.study import StudyError
 from training.data.splits import PROTOCOLS
 
 
@@ -26,7 +28,19 @@ def places() -> dict:
         "root": root,
         "storage_url": os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{root / 'optuna.db'}",
         "tracking_uri": os.environ.get("MLFLOW_TRACKING_URI") or local_uri(root),
+        "cache_gb": gigabytes(os.environ.get("CACHE_GB") or str(CACHE_GB)),
     }
+
+
+def gigabytes(text: str) -> float:
+    """CACHE_GB as a number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise StudyError(f"CACHE_GB must be a number above 0, got '{text}'.")
+    return value
 
 
 def add_study(command: argparse.ArgumentParser) -> None:

@@ -3,7 +3,8 @@
 import argparse
 
 from studies.commands.arguments import count, settings_from, switch
-from studies.upkeep.gc import KEEP, collect
+from studies.upkeep.gc import collect
+from studies.upkeep.needs import KEEP
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

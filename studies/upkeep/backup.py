@@ -159,7 +159,7 @@ def find_files(settings: Settings, databases: dict[str, Path]) -> Iterator[Sourc
     root, taken = settings.root, {path.resolve() for path in databases.values()}
     tops = sorted(root.iterdir(), key=lambda path: (path.name != "studies", path.name))
     for top in tops:
-        if top.name in LEFT_OUT or top.name.startswith("."):
+        if top.name in LEFT_OUT or top.name.startswith(".") or top.name.endswith(UNFINISHED):
             continue
         for path in _below(top) if top.is_dir() else [top]:
             name = path.relative_to(root).as_posix()

@@ -44,7 +44,6 @@ from studies.upkeep.needs import (
 from training.cache import Cache
 from training.data.synthetic import MANIFEST
 
-KEEP = 20  # trials of each study; as many as `make ui` compares
 LOOKED = ".gc"  # below VAR_DIR: that somebody has seen what would go
 LOCK = ".upkeep.lock"
 

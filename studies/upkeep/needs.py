@@ -7,6 +7,7 @@ best trials of a study need the same. What is no trial of a known study needs al
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -20,9 +21,10 @@ from mlflow_server.upkeep import (
     Holdings,
 )
 from studies.record import HOLDER, WEIGHTS_OF, reported
-from studies.settings import CHAMPIONS
-from studies.storage import ranked, running_trials
+from studies.settings import CHAMPIONS, slug
+from studies.storage import ranked, running_trials, searches
 
+KEEP = 20  # trials of each study; as many as `make ui` compares
 A_DAY = 24 * 60 * 60 * 1000  # ms; nothing takes longer to be logged
 RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
 MADE_BY = "fact.trained on"  # tag of a parent run: which generator's run made its images
@@ -67,6 +69,18 @@ def read_search(study: optuna.Study) -> Search:
 
 def _keys(trial: FrozenTrial) -> list[str]:
     return list(reported(trial).get("weights", {}).values())
+
+
+def weights_to_keep(storage_url: str, root: Path, keep: int = KEEP) -> set[str]:
+    """Keys of the networks that must stay in the cache while studies run: those of each study's
+    best trials, and of trials that MLflow has not heard of, which still have a folder."""
+    keys = set()
+    for study in searches(storage_url):
+        search, folder = read_search(study), root / "studies" / slug(study.study_name) / "trials"
+        unpublished = {int(path.name) for path in folder.glob("*") if path.name.isdecimal()}
+        for trial in unpublished.union(search.best[:keep]):
+            keys |= set(search.weights.get(trial, ()))
+    return keys
 
 
 def find_needs(

@@ -1,0 +1,1 @@
+"""How fast things are here, each beside what a user would otherwise write."""

@@ -1,0 +1,423 @@
+"""Training beside the PyTorch script that a user would otherwise write.
+
+Owns that script (ImageFolder, DataLoader, float32, transforms of one image at a time, Adam) for the
+default detector, the classifier and the generators, and how both sides are timed: each on the same
+images and the same network, in a process of its own on one core, by turns. Knows nothing of how
+results are shown.
+
+    for pair in pairs(dataset, splits, folder, effort=QUICK): print(pair)
+"""
+
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from models import brain_cnn, brain_cvae, gan, vae
+from studies.bench.ratio import processor_seconds
+from training import loop
+from training.allocator import SETTINGS, keep_freed_memory
+from training.data import Dataset, Splits
+from training.device import resolve_precision
+
+CPU = torch.device("cpu")
+CLASSES = ("no", "yes")
+N_WORKERS = 0  # of a DataLoader, its default; on one core 2 made the script slower still
+EQUAL = 1.05  # a validation loss up to this multiple of the other's is as good
+THUMBNAIL = 16  # px, at which made images are held against real ones
+N_MADE = 256
+
+
+class Side(NamedTuple):
+    """One training: what it took, and what it came to."""
+
+    images_per_second: float  # of the processor's time: a busy machine hardly moves it
+    val_loss: float
+
+
+class Pair(NamedTuple):
+    """A network trained both ways: medians over the rounds."""
+
+    network: str
+    ours: Side
+    peer: Side
+    ratio: float  # of images a second, the median of the rounds' own
+    load: float  # of the machine meanwhile, processes that wanted a core
+
+    @property
+    def equally_good(self) -> bool:
+        """Whether our validation loss is no worse."""
+        return self.ours.val_loss <= EQUAL * self.peer.val_loss
+
+
+class Size(NamedTuple):
+    """Of one training."""
+
+    n_images: int
+    n_epochs: int
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much of it: rounds, and the size of each network's training."""
+
+    rounds: int
+    sizes: dict[str, Size]
+
+
+FULL = Effort(
+    rounds=3,
+    sizes={
+        "brain_cvae": Size(512, 4),
+        "brain_cnn small": Size(512, 12),
+        "brain_cnn pretrained": Size(512, 8),
+        "brain_cnn paper": Size(256, 3),
+        "vae": Size(512, 6),
+        "gan": Size(512, 10),
+    },
+)
+# Ratios only: over so few steps losses say little.
+QUICK = Effort(
+    rounds=1,
+    sizes={
+        "brain_cvae": Size(256, 2),
+        "brain_cnn small": Size(512, 2),
+        "brain_cnn pretrained": Size(256, 2),
+        "brain_cnn paper": Size(128, 2),
+        "vae": Size(512, 2),
+        "gan": Size(256, 2),
+    },
+)
+
+
+def pairs(
+    dataset: Dataset, splits: Splits, folder: Path, *, effort: Effort = FULL
+) -> Iterator[Pair]:
+    """Each network trained both ways by turns; images and the probe's answer go below `folder`."""
+    resolve_precision(CPU, root=folder)  # probed now, and not while a training is timed
+    for name, size in effort.sizes.items():
+        images = folder / name.replace(" ", "_")
+        write_images(dataset, splits, images, n=size.n_images, labelled=NETWORKS[name].labelled)
+        rounds = [
+            {side: in_process(side, name, images, size, seed) for side in ("peer", "ours")}
+            for seed in range(effort.rounds)
+        ]
+        ratios = [r["ours"].images_per_second / r["peer"].images_per_second for r in rounds]
+        ours, peer = (
+            Side(*map(statistics.median, zip(*(r[side] for r in rounds), strict=True)))
+            for side in ("ours", "peer")
+        )
+        yield Pair(name, ours, peer, statistics.median(ratios), os.getloadavg()[0])
+
+
+def write_images(dataset: Dataset, splits: Splits, folder: Path, *, n: int, labelled: bool) -> None:
+    """The same images for both sides: PNG files by class, and arrays.
+
+    About n for training and half of that for validation, of both classes or healthy ones alone.
+    """
+    rng = np.random.default_rng(0)
+    for part, indices, count in (("train", splits.train, n), ("val", splits.val, n // 2)):
+        if not labelled:
+            indices = indices[dataset.labels[indices] == 0]
+        chosen = rng.permutation(indices)[:count]
+        arrays = {"images": dataset.images[chosen], "labels": dataset.labels[chosen]}
+        for k, (image, label) in enumerate(zip(*arrays.values(), strict=True)):
+            path = folder / part / CLASSES[label] / f"{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        for name, array in arrays.items():
+            np.save(folder / f"{part}_{name}.npy", array)
+
+
+def in_process(side: str, name: str, folder: Path, size: Size, seed: int) -> Side:
+    """One training in a fresh process on one core, whose environment says nothing of threads."""
+    ours = {*SETTINGS, "OMP_NUM_THREADS", "MKL_NUM_THREADS"}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    arguments = [side, name, str(folder), str(size.n_epochs), str(seed)]
+    with on_one_core():
+        done = subprocess.run(
+            [sys.executable, "-m", "studies.bench.training", *arguments],
+            env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise RuntimeError(f"The {side} training of {name} failed: {done.stderr.strip()}")
+    return Side(**json.loads(done.stdout.splitlines()[-1]))
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Processes that are started within have the last of our cores for their own."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def train_ours(network: "Network", folder: Path, n_epochs: int, seed: int) -> Side:
+    """As a study trains it, with what the command line sets up before."""
+    keep_freed_memory()
+    with loop.seeded(seed, CPU):
+        module = network.build()
+    part = {p: {n: np.load(folder / f"{p}_{n}.npy") for n in ("images", "labels")} for p in PARTS}
+    labels = {f"{p}_labels": part[p]["labels"] for p in PARTS} if network.labelled else {}
+    countdown = itertools.count(n_epochs, -1)
+    started = processor_seconds()
+    loop.fit(
+        module,
+        part["train"]["images"],
+        part["val"]["images"],
+        n_epochs=n_epochs,
+        batch_size=network.batch_size,
+        patience=n_epochs,
+        seed=seed,
+        device=CPU,
+        precision=resolve_precision(CPU, root=folder.parent),
+        monitor=lambda _: {"epochs_left": float(next(countdown))},
+        watched="epochs_left",  # the last epoch's weights, as the script has them
+        **labels,
+    )
+    seconds = processor_seconds() - started
+    return Side(n_epochs * len(part["train"]["images"]) / seconds, val_loss(module, folder))
+
+
+def train_peer(network: "Network", folder: Path, n_epochs: int, seed: int) -> Side:
+    """The obvious script."""
+    torch.manual_seed(seed)
+    module = network.build()
+    script = network.script(module)
+    as_tensor = [*network.resize, transforms.ToTensor()]
+    train = ImageFolder(
+        folder / "train",
+        transforms.Compose([transforms.Grayscale(), *network.augmentation, *as_tensor]),
+    )
+    val = ImageFolder(folder / "val", transforms.Compose([transforms.Grayscale(), *as_tensor]))
+    train_loader = DataLoader(train, network.batch_size, shuffle=True, num_workers=N_WORKERS)
+    val_loader = DataLoader(val, network.batch_size, num_workers=N_WORKERS)
+    started = processor_seconds()
+    for _ in range(n_epochs):
+        module.train()
+        for x, y in train_loader:
+            script.step(x, y)
+        module.eval()
+        total = 0.0
+        with torch.no_grad():
+            for x, y in val_loader:
+                total += script.loss(x, y).item() * len(x)
+    seconds = processor_seconds() - started
+    return Side(n_epochs * len(train) / seconds, val_loss(module, folder))
+
+
+class Script(NamedTuple):
+    """What a script does with a batch: float (b, 1, s, s) in [0, 1] and labels (b,)."""
+
+    step: Callable[[Tensor, Tensor], None]
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+def with_adam(parameters, lr: float, loss: Callable[[Tensor, Tensor], Tensor]) -> Script:
+    """One network, one loss."""
+    optimizer = torch.optim.Adam(parameters, lr=lr)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        loss(x, y).backward()
+        optimizer.step()
+
+    return Script(step, loss)
+
+
+def autoencoding(module: nn.Module, lr: float, distance: Callable[..., Tensor]) -> Script:
+    """BrainCVAE and VAE: a distance to the image, summed over pixels, and the KL term."""
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        h = module.encoder(x)
+        mu, logvar = module.to_mu(h), module.to_logvar(h)
+        z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu) if module.training else mu
+        x_hat = torch.sigmoid(module.decoder(z))
+        kl = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+        return (distance(x_hat, x) + module.kl_weight * kl) / len(x)
+
+    return with_adam(module.parameters(), lr, loss)
+
+
+def classifying(module: brain_cnn.BrainCNN, lr: float, smoothing: float) -> Script:
+    """BrainCNN: cross-entropy, layer by layer."""
+    network, module.average = module.network, None
+
+    def logits(x: Tensor) -> Tensor:
+        if network.mirrored:
+            x = torch.cat([x, x.flip(-1)], 1)
+        for layer in network.convolutions:
+            x = layer(x)
+        return network.classify(network.embed(x))
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits(x), y, label_smoothing=smoothing if module.training else 0.0)
+
+    return with_adam([p for p in network.parameters() if p.requires_grad], lr, loss)
+
+
+def playing(module: gan.GAN, lr: float) -> Script:
+    """GAN: as in PyTorch's tutorial on DCGAN."""
+    generator, discriminator, module.average = module.generator, module.discriminator, None
+    bce = F.binary_cross_entropy_with_logits
+    of_generator = torch.optim.Adam(generator.parameters(), lr=lr, betas=(0.5, 0.999))
+    of_discriminator = torch.optim.Adam(discriminator.parameters(), lr=lr, betas=(0.5, 0.999))
+
+    def step(x: Tensor, y: Tensor) -> None:
+        real, fake = torch.ones(len(x), 1), torch.zeros(len(x), 1)
+        discriminator.zero_grad()
+        bce(discriminator(gan.augment(x)), real).backward()
+        made = generator(torch.randn(len(x), module.latent_dim))
+        bce(discriminator(gan.augment(made.detach())), fake).backward()
+        of_discriminator.step()
+        generator.zero_grad()
+        bce(discriminator(gan.augment(made)), real).backward()
+        of_generator.step()
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return bce(discriminator(x), torch.ones(len(x), 1))
+
+    return Script(step, loss)
+
+
+@torch.no_grad()
+def val_loss(module: nn.Module, folder: Path) -> float:
+    """Of the trained network on the validation images, in float32; the same for both sides."""
+    module.eval()
+    kept = (np.load(folder / f"val_{name}.npy") for name in ("images", "labels"))
+    images, labels = map(torch.from_numpy, kept)
+    if isinstance(module, gan.GAN):
+        noise = module.sample_latent(N_MADE, torch.Generator().manual_seed(0))
+        made = module.generator(noise)  # the one that is trained: the script has no average of it
+        return energy_distance(made, loop.as_input(images))
+    known = [labels] if isinstance(module, brain_cnn.BrainCNN) else []
+    batches = zip(*(tensor.split(64) for tensor in (images, *known)), strict=True)
+    losses = [module.eval_step(loop.as_input(x), *y)["loss"].item() * len(x) for x, *y in batches]
+    return sum(losses) / len(images)
+
+
+def energy_distance(made: Tensor, real: Tensor) -> float:
+    """How far made images lie from real ones, as thumbnails; 0 where they are of one kind.
+
+    A GAN's losses say how the game stands, not how good its images are (Székely and Rizzo 2013).
+    """
+    made, real = (F.adaptive_avg_pool2d(x, THUMBNAIL).flatten(1) for x in (made, real))
+    between = torch.cdist(made, real).mean()
+    within = torch.pdist(made).mean() + torch.pdist(real).mean()
+    return float(2 * between - within)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained: our module, and the script's way with its layers."""
+
+    build: Callable[[], nn.Module]
+    script: Callable[[nn.Module], Script]
+    labelled: bool
+    batch_size: int
+    resize: tuple[nn.Module, ...] = ()
+    augmentation: tuple[nn.Module, ...] = ()
+
+
+def squared(x_hat: Tensor, x: Tensor) -> Tensor:
+    return F.mse_loss(x_hat, x, reduction="sum")
+
+
+def pyramids(x_hat: Tensor, x: Tensor) -> Tensor:
+    return vae.laplacian_distance(x_hat - x)
+
+
+def own(module, values: dict[str, object]) -> dict[str, object]:
+    """The network's among these hyperparameters; the rest is its schedule."""
+    return {name: value for name, value in values.items() if name not in module.SCHEDULE}
+
+
+PARTS = ("train", "val")
+SMALLER = (transforms.Resize(64),)
+FLIPS = (transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip())
+DISTORTIONS = (  # what `brain_cnn.distort` does, as far as torchvision has it
+    *FLIPS,
+    transforms.RandomAffine(15, translate=(0.06, 0.06), scale=(0.89, 1.13)),
+    transforms.ColorJitter(brightness=0.2, contrast=0.3),
+)
+NETWORKS = {
+    "brain_cvae": Network(
+        build=brain_cvae.build,
+        script=lambda module: autoencoding(module, 1e-3, squared),
+        labelled=False,
+        batch_size=64,
+    ),
+    "brain_cnn small": Network(
+        build=brain_cnn.build,
+        script=lambda module: classifying(module, 2e-3, 0.1),
+        labelled=True,
+        batch_size=64,
+        resize=SMALLER,
+        augmentation=DISTORTIONS,
+    ),
+    "brain_cnn pretrained": Network(
+        build=lambda: brain_cnn.build(**brain_cnn.PRETRAINED),
+        script=lambda module: classifying(module, 5e-4, 0.1),
+        labelled=True,
+        batch_size=64,
+        resize=SMALLER,
+        augmentation=DISTORTIONS,
+    ),
+    "brain_cnn paper": Network(
+        build=lambda: brain_cnn.build(**brain_cnn.PAPER),
+        script=lambda module: classifying(module, 1e-3, 0.0),
+        labelled=True,
+        batch_size=64,
+    ),
+    "vae": Network(
+        build=lambda: vae.build(**own(vae, vae.GOOD)),
+        script=lambda module: autoencoding(module, 2e-3, pyramids),
+        labelled=False,
+        batch_size=32,
+        resize=SMALLER,
+        augmentation=FLIPS,
+    ),
+    "gan": Network(
+        build=lambda: gan.build(**own(gan, gan.GOOD)),
+        script=lambda module: playing(module, 4e-4),
+        labelled=False,
+        batch_size=32,
+        resize=SMALLER,
+    ),
+}
+
+
+def main(arguments: list[str]) -> None:
+    """One training, its outcome as a line of JSON."""
+    side, name, folder, n_epochs, seed = arguments
+    train = {"ours": train_ours, "peer": train_peer}[side]
+    print(json.dumps(train(NETWORKS[name], Path(folder), int(n_epochs), int(seed))._asdict()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,297 @@
+"""Optuna's database as a worker writes it: three transactions a trial, one of them onto the disk.
+
+A trial is written when it begins, with its worker's name; when its point is known, so that other
+workers keep away from it; and when it ends. What is said in between is kept here and goes with the
+next of these, as Optuna's storages may: before a trial's state changes, all of it is written.
+A worker reads from the database what others wrote, and never what it wrote itself.
+Knows nothing of studies but that they have trials.
+"""
+
+import json
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from copy import copy
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+)
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy.exc import OperationalError
+
+from studies.worker import WORKER, this_worker
+
+TRIALS = models.TrialModel
+LATER = select(TRIALS.trial_id).where(
+    TRIALS.study_id == bindparam("study"), TRIALS.trial_id > bindparam("after")
+)
+COUNT = select(func.count()).select_from(TRIALS).where(TRIALS.study_id == bindparam("study"))
+USER, SYSTEM = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
+
+
+@dataclass
+class Draft:
+    """A trial of this process: as it is, and what of it is not in the database yet."""
+
+    trial: FrozenTrial
+    attributes: set[tuple[type, str]] = field(default_factory=set)  # that are in the database
+    params: list[dict[str, Any]] = field(default_factory=list)  # rows
+    waiting: dict[tuple[type, str], str] = field(default_factory=dict)  # attribute -> JSON
+
+
+class TrialStorage(RDBStorage):
+    """RDBStorage that writes its own trials in one go each time, and reads only others'."""
+
+    def __init__(self, url: str, **arguments: Any):
+        super().__init__(url, **arguments)
+        self._own: dict[int, Draft] = {}  # by id; ended ones until they have been read
+        self._is_sqlite = self.engine.name == "sqlite"
+        if self._is_sqlite:
+            self._log_ahead()
+
+    def _log_ahead(self) -> None:
+        """Have SQLite write one file and wait once at a commit, and readers not wait for writers.
+
+        A file system that cannot share memory, or a database that is in use, stays as it is.
+        """
+        with suppress(OperationalError), self.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+
+    # A trial's way
+
+    def _create_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None = None
+    ) -> FrozenTrial:
+        if template_trial is not None:
+            return super()._create_new_trial(study_id, template_trial)
+        new = create_trial(state=TrialState.RUNNING, user_attrs={WORKER: this_worker()})
+        new = (
+            self._insert(study_id, new)
+            if self._is_sqlite
+            else super()._create_new_trial(study_id, new)
+        )
+        self._own[new._trial_id] = Draft(new, {(USER, WORKER)})
+        return _copied(new)
+
+    def _insert(self, study_id: int, new: FrozenTrial) -> FrozenTrial:
+        """A new trial in SQLite, which lets one process write at a time: the number is free."""
+        with self._transaction("NORMAL") as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            new.number = connection.execute(COUNT, {"study": study_id}).scalar_one()
+            row = {
+                "study_id": study_id,
+                "number": new.number,
+                "state": new.state,
+                "datetime_start": new.datetime_start,
+            }
+            new._trial_id = connection.execute(insert(TRIALS).values(row)).inserted_primary_key[0]
+            rows = [
+                {"trial_id": new._trial_id, "key": key, "value_json": json.dumps(value)}
+                for key, value in new.user_attrs.items()
+            ]
+            connection.execute(insert(USER), rows)
+        return new
+
+    def write(self, trial_id: int, *, wait: bool = False) -> None:
+        """Write what is kept of a trial of this process; `wait` until the disk has it.
+
+        Without waiting, a loss of power may take it back; the end of a process never does.
+        """
+        if draft := self._running(trial_id):
+            with self._transaction("FULL" if wait else "NORMAL") as connection:
+                self._write(connection, draft, {"state": TrialState.RUNNING})
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        draft = self._running(trial_id)
+        if draft is None:
+            changed = super().set_trial_state_values(trial_id, state, values)
+            if changed and state == TrialState.RUNNING:
+                self._take(trial_id)
+            return changed
+        now = datetime.now()
+        rows = [
+            dict(zip(("value", "value_type"), _stored(value), strict=True))
+            | {"trial_id": trial_id, "objective": objective}
+            for objective, value in enumerate(values or ())
+        ]
+        with self._transaction("FULL") as connection:
+            self._write(connection, draft, {"state": state, "datetime_complete": now})
+            if rows:
+                connection.execute(insert(models.TrialValueModel), rows)
+        draft.trial.state, draft.trial.datetime_complete = state, now
+        draft.trial.values = None if values is None else list(values)
+        return True
+
+    def _take(self, trial_id: int) -> None:
+        """A trial that waited is this process's from now on."""
+        super().set_trial_user_attr(trial_id, WORKER, this_worker())
+        trial = super().get_trial(trial_id)
+        kept = {(USER, key) for key in trial.user_attrs}
+        kept |= {(SYSTEM, key) for key in trial.system_attrs}
+        self._own[trial_id] = Draft(trial, kept)
+
+    def _write(self, connection: Connection, draft: Draft, change: dict[str, Any]) -> None:
+        """Write what is kept, and a change of a trial that must still run."""
+        trial_id = draft.trial._trial_id
+        mine = (TRIALS.trial_id == trial_id) & (TRIALS.state == TrialState.RUNNING)
+        if connection.execute(update(TRIALS).where(mine).values(change)).rowcount != 1:
+            raise UpdateFinishedTrialError(
+                f"Trial {draft.trial.number} was ended by another process while this one ran it."
+            )
+        if draft.params:
+            connection.execute(insert(models.TrialParamModel), draft.params)
+        for model in (USER, SYSTEM):
+            rows = [
+                {"trial_id": trial_id, "key": key, "value_json": value}
+                for (kind, key), value in draft.waiting.items()
+                if kind is model
+            ]
+            if rows:
+                connection.execute(insert(model), rows)
+        draft.attributes |= draft.waiting.keys()
+        draft.params, draft.waiting = [], {}
+
+    # What is said of a trial
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        arguments = (trial_id, param_name, param_value_internal, distribution)
+        draft = self._running(trial_id)
+        if draft is None:
+            super()._set_trial_param(*arguments, previous_distribution)
+            return
+        if previous_distribution is None:  # it must be looked for: the first trial of this process
+            self.write(trial_id)
+            super()._set_trial_param(*arguments, None)
+        else:
+            check_distribution_compatibility(previous_distribution, distribution)
+            row = {
+                "trial_id": trial_id,
+                "param_name": param_name,
+                "param_value": param_value_internal,
+                "distribution_json": distribution_to_json(distribution),
+            }
+            draft.params.append(row)
+        draft.trial.distributions[param_name] = distribution
+        draft.trial.params[param_name] = distribution.to_external_repr(param_value_internal)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        if not self._keep(USER, trial_id, key, value):
+            super().set_trial_user_attr(trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        if not self._keep(SYSTEM, trial_id, key, value):
+            super().set_trial_system_attr(trial_id, key, value)
+
+    def _keep(self, model: type, trial_id: int, key: str, value: Any) -> bool:
+        """Keep an attribute for the next transaction; False where it must be changed at once."""
+        draft = self._running(trial_id)
+        if draft is None:
+            return False
+        written = json.dumps(value)
+        attributes = draft.trial.user_attrs if model is USER else draft.trial.system_attrs
+        attributes[key] = json.loads(written)
+        if (model, key) in draft.attributes:
+            return False
+        draft.waiting[model, key] = written
+        return True
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        self.write(trial_id)  # the pruners of other workers read this
+        super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+        if draft := self._running(trial_id):
+            draft.trial.intermediate_values[step] = intermediate_value
+
+    # What is read
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        draft = self._own.get(trial_id)
+        return _copied(draft.trial) if draft else super().get_trial(trial_id)
+
+    def get_trial_param(self, trial_id: int, param_name: str) -> float:
+        self.write(trial_id)
+        return super().get_trial_param(trial_id, param_name)
+
+    def get_trial_user_attrs(self, trial_id: int) -> dict[str, Any]:
+        return self.get_trial(trial_id).user_attrs
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        return self.get_trial(trial_id).system_attrs
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        asked = (included_trial_ids, trial_id_greater_than)
+        ids = self._ids(study_id, *asked)
+        own = {number: _copied(self._own[number].trial) for number in ids & self._own.keys()}
+        if len(own) == len(ids):
+            trials = [own[number] for number in sorted(own)]
+        else:
+            found = super()._get_trials(study_id, None, *asked)
+            trials = [own.get(trial._trial_id, trial) for trial in found]
+        for trial in trials:
+            if trial.state.is_finished():
+                self._own.pop(trial._trial_id, None)
+        return [trial for trial in trials if states is None or trial.state in states]
+
+    def _ids(self, study_id: int, included: set[int], greater_than: int) -> set[int]:
+        """Which trials are asked for."""
+        before = {number for number in included if number <= greater_than}
+        with self.engine.connect() as connection:
+            later = connection.execute(LATER, {"study": study_id, "after": greater_than})
+            return before | set(later.scalars())
+
+    def _running(self, trial_id: int) -> Draft | None:
+        """A trial that this process runs."""
+        draft = self._own.get(trial_id)
+        return draft if draft and not draft.trial.state.is_finished() else None
+
+    @contextmanager
+    def _transaction(self, synchronous: str) -> Iterator[Connection]:
+        """One transaction; in SQLite `NORMAL` leaves it to the system when the disk has it."""
+        with self.engine.connect() as connection:
+            if self._is_sqlite:
+                connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+            try:
+                yield connection
+                connection.commit()
+            finally:
+                connection.rollback()
+                if self._is_sqlite:
+                    connection.exec_driver_sql("PRAGMA synchronous = FULL")
+
+
+def _copied(trial: FrozenTrial) -> FrozenTrial:
+    """A trial that can be changed without changing this one."""
+    copied = copy(trial)
+    copied.params, copied.distributions = dict(trial.params), dict(trial.distributions)
+    copied.user_attrs, copied.system_attrs = dict(trial.user_attrs), dict(trial.system_attrs)
+    copied.intermediate_values = dict(trial.intermediate_values)
+    return copied
+
+
+def _stored(value: float) -> tuple[float | None, Any]:
+    """A value as the database keeps it, infinite ones too."""
+    return models.TrialValueModel.value_to_stored_repr(value)

@@ -1,0 +1,68 @@
+"""The script that training is timed against: it trains the same networks, on the same images."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from studies.bench import training as bench
+from training.data import Splits
+from training.loop import as_input
+
+NAMES = list(bench.NETWORKS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    images = np.random.default_rng(0).integers(0, 256, (24, 128, 128)).astype(np.uint8)
+    dataset = SimpleNamespace(images=images, labels=np.arange(24) % 2)
+    splits = Splits(np.arange(0, 16), np.arange(16, 24), np.arange(0))
+    folder = tmp_path_factory.mktemp("images") / "some"
+    bench.write_images(dataset, splits, folder, n=12, labelled=True)
+    return folder
+
+
+def test_both_sides_have_the_same_images(folder):
+    for part, n in (("train", 12), ("val", 6)):
+        files = bench.ImageFolder(folder / part, bench.transforms.Grayscale())
+        arrays = np.load(folder / f"{part}_images.npy")
+        assert len(files) == len(arrays) == n
+        assert {np.asarray(x).tobytes() for x, _ in files} == {x.tobytes() for x in arrays}
+        assert sorted(y for _, y in files) == sorted(np.load(folder / f"{part}_labels.npy"))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "gan"])
+def test_the_script_measures_the_loss_that_we_do(name):
+    network = bench.NETWORKS[name]
+    module = network.build()
+    script = network.script(module)
+    module.eval()
+    x = as_input(torch.randint(0, 256, (2, 128, 128), dtype=torch.uint8))
+    if network.resize:
+        x = bench.F.interpolate(x, size=64, mode="bilinear", antialias=True)
+    y = torch.tensor([0, 1])
+    with torch.no_grad():
+        ours = module.eval_step(x, *([y] if network.labelled else []))["loss"]
+        torch.testing.assert_close(script.loss(x, y), ours, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["ours", "peer"])
+@pytest.mark.parametrize("name", ["brain_cnn small", "gan"])
+def test_a_training_says_how_fast_it_was_and_what_it_came_to(side, name, folder):
+    train = {"ours": bench.train_ours, "peer": bench.train_peer}[side]
+    outcome = train(bench.NETWORKS[name], folder, n_epochs=1, seed=0)
+    assert outcome.images_per_second > 0
+    assert 0 < outcome.val_loss < 100
+
+
+def test_the_distance_of_made_images_is_0_for_the_same_and_grows_with_what_differs():
+    real = torch.rand(64, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    same, darker, dark = (bench.energy_distance(real * share, real) for share in (1, 0.8, 0.2))
+    assert abs(same) < darker < dark
+
+
+@pytest.mark.slow
+def test_a_training_is_timed_in_a_process_of_its_own(folder):
+    size = bench.Size(12, 1)
+    assert bench.in_process("ours", "brain_cnn small", folder, size, 0).images_per_second > 0
