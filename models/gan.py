@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm as normalized
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from models.doubling import DoublingConv2d
 from models.vae import doubling_layers, to_full_size
 
 AUGMENTATIONS = ("none", "light")
@@ -130,8 +131,8 @@ class GAN(nn.Module):
             *doubling_layers(
                 [2 * base_channels, 2 * base_channels, base_channels, base_channels // 2]
             ),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(base_channels // 2, 1, 3, padding=1),
+            nn.Identity(),  # where the doubling was: weights keep their names
+            DoublingConv2d(base_channels // 2, 1),
             nn.Sigmoid(),  # (b, 1, s, s)
         )
         self.discriminator = nn.Sequential(
@@ -215,7 +216,7 @@ class GAN(nn.Module):
         return self.discriminator(x).float()
 
     def judged(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        real_logits, fake_logits = self._judge(real), self._judge(fake)
+        real_logits, fake_logits = self._judge(torch.cat([real, fake])).chunk(2)
         target = torch.full_like(real_logits, 1 - self.label_smoothing)
         loss = (
             F.binary_cross_entropy_with_logits(real_logits, target) + F.softplus(fake_logits).mean()

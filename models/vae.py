@@ -13,6 +13,8 @@ from sklearn.mixture import GaussianMixture
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from models.doubling import DoublingConv2d
+
 LOSSES = ("bce", "mse", "laplacian")
 PRIORS = ("normal", "gaussian", "mixture")
 AUGMENTATIONS = ("none", "flips")
@@ -130,8 +132,8 @@ class VAE(nn.Module):
             nn.Linear(latent_dim, deepest * SIDE * SIDE),
             nn.Unflatten(1, (deepest, SIDE, SIDE)),
             *doubling_layers([*reversed(channels)]),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(channels[0], 1, 3, padding=1),  # logits (b, 1, s, s)
+            nn.Identity(),  # where the doubling was: weights keep their names
+            DoublingConv2d(channels[0], 1),  # logits (b, 1, s, s)
         )
         self.prior = CodePrior(prior, latent_dim)
         self.optimizer = torch.optim.AdamW(

@@ -1,5 +1,6 @@
 """The script that training is timed against: it trains the same networks, on the same images."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,9 +9,9 @@ import torch
 
 from studies.bench import training as bench
 from training.data import Splits
-from training.loop import as_input
 
 NAMES = list(bench.NETWORKS)
+CORES = os.sched_getaffinity(0)
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +33,19 @@ def test_both_sides_have_the_same_images(folder):
         assert sorted(y for _, y in files) == sorted(np.load(folder / f"{part}_labels.npy"))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "gan"])
-def test_the_script_measures_the_loss_that_we_do(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_the_script_measures_the_loss_that_we_do(name, folder):
     network = bench.NETWORKS[name]
     module = network.build()
-    script = network.script(module)
-    module.eval()
-    x = as_input(torch.randint(0, 256, (2, 128, 128), dtype=torch.uint8))
-    if network.resize:
-        x = bench.F.interpolate(x, size=64, mode="bilinear", antialias=True)
-    y = torch.tensor([0, 1])
-    with torch.no_grad():
-        ours = module.eval_step(x, *([y] if network.labelled else []))["loss"]
-        torch.testing.assert_close(script.loss(x, y), ours, rtol=1e-4, atol=1e-4)
+    bench.check_loss(network, module, network.script(module), folder)
+
+
+def test_a_script_of_another_loss_is_refused(folder):
+    network = bench.NETWORKS["vae"]
+    module = network.build()
+    script = bench.autoencoding(module, 1e-3, bench.squared)
+    with pytest.raises(ValueError, match=r"The script's loss is .* where ours is"):
+        bench.check_loss(network, module, script, folder)
 
 
 @pytest.mark.parametrize("side", ["ours", "peer"])
@@ -56,6 +57,14 @@ def test_a_training_says_how_fast_it_was_and_what_it_came_to(side, name, folder)
     assert 0 < outcome.val_loss < 100
 
 
+@pytest.mark.skipif(not bench.backbones.is_installed(bench.backbones.LITE), reason="no weights")
+def test_what_is_remembered_measures_the_same_both_ways(folder):
+    network = bench.NETWORKS["patch_features"]
+    sides = bench.train_ours, bench.train_peer
+    ours, theirs = (train(network, folder, n_epochs=1, seed=0).val_loss for train in sides)
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
 def test_the_distance_of_made_images_is_0_for_the_same_and_grows_with_what_differs():
     real = torch.rand(64, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     same, darker, dark = (bench.energy_distance(real * share, real) for share in (1, 0.8, 0.2))
@@ -63,6 +72,10 @@ def test_the_distance_of_made_images_is_0_for_the_same_and_grows_with_what_diffe
 
 
 @pytest.mark.slow
-def test_a_training_is_timed_in_a_process_of_its_own(folder):
+def test_a_training_is_timed_in_a_process_of_its_own_and_a_failed_one_is_told(folder):
     size = bench.Size(12, 1)
-    assert bench.in_process("ours", "brain_cnn small", folder, size, 0).images_per_second > 0
+    with bench.trainings() as train:
+        with pytest.raises(RuntimeError, match=r"(?s)training of gan failed: .*nowhere"):
+            train("ours", "gan", folder / "nowhere", size, 0)
+        assert train("ours", "brain_cnn small", folder, size, 0).images_per_second > 0
+    assert os.sched_getaffinity(0) == CORES

@@ -1,19 +1,21 @@
 """Training beside the PyTorch script that a user would otherwise write.
 
 Owns that script (ImageFolder, DataLoader, float32, transforms of one image at a time, Adam) for the
-default detector, the classifier and the generators, and how both sides are timed: each on the same
-images and the same network, in a process of its own on one core, by turns. Knows nothing of how
-results are shown.
+detectors, the classifier and the generators, and how both sides are timed: each on the same images
+and the same network, in a process of its own on one core, by turns; before, that both measure the
+same loss of the same weights. Knows nothing of how results are shown.
 
     for pair in pairs(dataset, splits, folder, effort=QUICK): print(pair)
 """
 
 import itertools
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,12 +31,15 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from models import brain_cnn, brain_cvae, gan, vae
+from models import backbones, brain_cnn, brain_cvae, gan, patch_features, vae
+from models.doubling import DoublingConv2d
+from models.patch_features import PatchFeatures
 from studies.bench.ratio import processor_seconds
 from training import loop
 from training.allocator import SETTINGS, keep_freed_memory
 from training.data import Dataset, Splits
 from training.device import resolve_precision
+from training.error_maps import as_batches
 
 CPU = torch.device("cpu")
 CLASSES = ("no", "yes")
@@ -84,6 +89,7 @@ class Effort:
 FULL = Effort(
     rounds=3,
     sizes={
+        "patch_features": Size(512, 1),
         "brain_cvae": Size(512, 4),
         "brain_cnn small": Size(512, 12),
         "brain_cnn pretrained": Size(512, 8),
@@ -92,15 +98,14 @@ FULL = Effort(
         "gan": Size(512, 10),
     },
 )
-# Ratios only: over so few steps losses say little.
 QUICK = Effort(
     rounds=1,
     sizes={
-        "brain_cvae": Size(256, 2),
-        "brain_cnn small": Size(512, 2),
-        "brain_cnn pretrained": Size(256, 2),
-        "brain_cnn paper": Size(128, 2),
-        "vae": Size(512, 2),
+        "patch_features": Size(192, 1),
+        "brain_cvae": Size(192, 2),
+        "brain_cnn small": Size(512, 8),
+        "brain_cnn pretrained": Size(256, 5),
+        "vae": Size(256, 2),
         "gan": Size(256, 2),
     },
 )
@@ -111,19 +116,27 @@ def pairs(
 ) -> Iterator[Pair]:
     """Each network trained both ways by turns; images and the probe's answer go below `folder`."""
     resolve_precision(CPU, root=folder)  # probed now, and not while a training is timed
-    for name, size in effort.sizes.items():
-        images = folder / name.replace(" ", "_")
-        write_images(dataset, splits, images, n=size.n_images, labelled=NETWORKS[name].labelled)
-        rounds = [
-            {side: in_process(side, name, images, size, seed) for side in ("peer", "ours")}
-            for seed in range(effort.rounds)
-        ]
-        ratios = [r["ours"].images_per_second / r["peer"].images_per_second for r in rounds]
-        ours, peer = (
-            Side(*map(statistics.median, zip(*(r[side] for r in rounds), strict=True)))
-            for side in ("ours", "peer")
-        )
-        yield Pair(name, ours, peer, statistics.median(ratios), os.getloadavg()[0])
+    with trainings() as train:
+        for name, size in effort.sizes.items():
+            if NETWORKS[name].needs_weights and not backbones.is_installed(backbones.LITE):
+                continue
+            images = folder / name.replace(" ", "_")
+            labelled = NETWORKS[name].labelled
+            write_images(dataset, splits, images, n=size.n_images, labelled=labelled)
+            rounds = [
+                {side: train(side, name, images, size, seed) for side in ("peer", "ours")}
+                for seed in range(effort.rounds)
+            ]
+            yield _pair(name, rounds)
+
+
+def _pair(name: str, rounds: list[dict[str, Side]]) -> Pair:
+    ratios = [r["ours"].images_per_second / r["peer"].images_per_second for r in rounds]
+    ours, peer = (
+        Side(*map(statistics.median, zip(*(r[side] for r in rounds), strict=True)))
+        for side in ("ours", "peer")
+    )
+    return Pair(name, ours, peer, statistics.median(ratios), os.getloadavg()[0])
 
 
 def write_images(dataset: Dataset, splits: Splits, folder: Path, *, n: int, labelled: bool) -> None:
@@ -145,22 +158,36 @@ def write_images(dataset: Dataset, splits: Splits, folder: Path, *, n: int, labe
             np.save(folder / f"{part}_{name}.npy", array)
 
 
-def in_process(side: str, name: str, folder: Path, size: Size, seed: int) -> Side:
-    """One training in a fresh process on one core, whose environment says nothing of threads."""
+@contextmanager
+def trainings() -> Iterator[Callable[..., Side]]:
+    """`train(side, name, folder, size, seed)`: one training in a fresh process on one core.
+
+    They are forked from one that has only imported what they need, and whose environment says
+    nothing of threads or memory.
+    """
     ours = {*SETTINGS, "OMP_NUM_THREADS", "MKL_NUM_THREADS"}
     environment = {name: value for name, value in os.environ.items() if name not in ours}
-    arguments = [side, name, str(folder), str(size.n_epochs), str(seed)]
     with on_one_core():
-        done = subprocess.run(
-            [sys.executable, "-m", "studies.bench.training", *arguments],
+        process = subprocess.Popen(
+            [sys.executable, "-m", "studies.bench.training"],
             env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
-            check=False,
         )
-    if done.returncode:
-        raise RuntimeError(f"The {side} training of {name} failed: {done.stderr.strip()}")
-    return Side(**json.loads(done.stdout.splitlines()[-1]))
+
+    def train(side: str, name: str, folder: Path, size: Size, seed: int) -> Side:
+        print(json.dumps([side, name, str(folder), size.n_epochs, seed]), file=process.stdin)
+        process.stdin.flush()
+        answer = process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"The process of the {side} training of {name} has ended.")
+        if isinstance(outcome := json.loads(answer), str):
+            raise RuntimeError(f"The {side} training of {name} failed: {outcome}")
+        return Side(*outcome)
+
+    with process:  # waits for its end, which that of its input is
+        yield train
 
 
 @contextmanager
@@ -182,26 +209,31 @@ def train_ours(network: "Network", folder: Path, n_epochs: int, seed: int) -> Si
     keep_freed_memory()
     with loop.seeded(seed, CPU):
         module = network.build()
-    part = {p: {n: np.load(folder / f"{p}_{n}.npy") for n in ("images", "labels")} for p in PARTS}
+    part = {p: {n: np.load(folder / f"{p}_{n}.npy") for n in KEPT} for p in PARTS}
     labels = {f"{p}_labels": part[p]["labels"] for p in PARTS} if network.labelled else {}
+    images = {p: part[p]["images"] for p in PARTS}
     countdown = itertools.count(n_epochs, -1)
     started = processor_seconds()
-    loop.fit(
-        module,
-        part["train"]["images"],
-        part["val"]["images"],
-        n_epochs=n_epochs,
-        batch_size=network.batch_size,
-        patience=n_epochs,
-        seed=seed,
-        device=CPU,
-        precision=resolve_precision(CPU, root=folder.parent),
-        monitor=lambda _: {"epochs_left": float(next(countdown))},
-        watched="epochs_left",  # the last epoch's weights, as the script has them
-        **labels,
-    )
+    if isinstance(module, PatchFeatures):
+        remember(module, [module.extract(x) for x in as_batches(images["train"], CPU)])
+        mean_error(module, images["val"])
+    else:
+        loop.fit(
+            module,
+            images["train"],
+            images["val"],
+            n_epochs=n_epochs,
+            batch_size=network.batch_size,
+            patience=n_epochs,
+            seed=seed,
+            device=CPU,
+            precision=resolve_precision(CPU, root=folder.parent),
+            monitor=lambda _: {"epochs_left": float(next(countdown))},
+            watched="epochs_left",  # the last epoch's weights, as the script has them
+            **labels,
+        )
     seconds = processor_seconds() - started
-    return Side(n_epochs * len(part["train"]["images"]) / seconds, val_loss(module, folder))
+    return Side(n_epochs * len(images["train"]) / seconds, val_loss(module, folder))
 
 
 def train_peer(network: "Network", folder: Path, n_epochs: int, seed: int) -> Side:
@@ -209,6 +241,7 @@ def train_peer(network: "Network", folder: Path, n_epochs: int, seed: int) -> Si
     torch.manual_seed(seed)
     module = network.build()
     script = network.script(module)
+    check_loss(network, module, script, folder)
     as_tensor = [*network.resize, transforms.ToTensor()]
     train = ImageFolder(
         folder / "train",
@@ -229,6 +262,23 @@ def train_peer(network: "Network", folder: Path, n_epochs: int, seed: int) -> Si
                 total += script.loss(x, y).item() * len(x)
     seconds = processor_seconds() - started
     return Side(n_epochs * len(train) / seconds, val_loss(module, folder))
+
+
+@torch.no_grad()
+def check_loss(network: "Network", module: nn.Module, script: "Script", folder: Path) -> None:
+    """Refuse a script that measures another loss than ours of the same weights and images."""
+    if isinstance(module, PatchFeatures):
+        return  # there is none before something is remembered
+    images, labels = (torch.from_numpy(np.load(folder / f"val_{n}.npy")[:8]) for n in KEPT)
+    x, known = loop.as_input(images), [labels] if network.labelled else []
+    module.eval()
+    losses = module.eval_step(x, *known)
+    small = F.interpolate(x, size=64, mode="bilinear", antialias=True) if network.resize else x
+    ours, theirs = losses.get("loss", losses.get("loss_real")), script.loss(small, labels)
+    if not torch.allclose(ours, theirs, rtol=1e-3):
+        raise ValueError(
+            f"The script's loss is {theirs.item():.4g} where ours is {ours.item():.4g}."
+        )
 
 
 class Script(NamedTuple):
@@ -252,12 +302,13 @@ def with_adam(parameters, lr: float, loss: Callable[[Tensor, Tensor], Tensor]) -
 
 def autoencoding(module: nn.Module, lr: float, distance: Callable[..., Tensor]) -> Script:
     """BrainCVAE and VAE: a distance to the image, summed over pixels, and the KL term."""
+    decoder = layer_by_layer(module.decoder)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         h = module.encoder(x)
         mu, logvar = module.to_mu(h), module.to_logvar(h)
         z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu) if module.training else mu
-        x_hat = torch.sigmoid(module.decoder(z))
+        x_hat = torch.sigmoid(decoder(z))
         kl = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
         return (distance(x_hat, x) + module.kl_weight * kl) / len(x)
 
@@ -283,9 +334,10 @@ def classifying(module: brain_cnn.BrainCNN, lr: float, smoothing: float) -> Scri
 
 def playing(module: gan.GAN, lr: float) -> Script:
     """GAN: as in PyTorch's tutorial on DCGAN."""
-    generator, discriminator, module.average = module.generator, module.discriminator, None
+    generator, discriminator = layer_by_layer(module.generator), module.discriminator
+    module.average = None
     bce = F.binary_cross_entropy_with_logits
-    of_generator = torch.optim.Adam(generator.parameters(), lr=lr, betas=(0.5, 0.999))
+    of_generator = torch.optim.Adam(module.generator.parameters(), lr=lr, betas=(0.5, 0.999))
     of_discriminator = torch.optim.Adam(discriminator.parameters(), lr=lr, betas=(0.5, 0.999))
 
     def step(x: Tensor, y: Tensor) -> None:
@@ -295,7 +347,7 @@ def playing(module: gan.GAN, lr: float) -> Script:
         made = generator(torch.randn(len(x), module.latent_dim))
         bce(discriminator(gan.augment(made.detach())), fake).backward()
         of_discriminator.step()
-        generator.zero_grad()
+        module.generator.zero_grad()
         bce(discriminator(gan.augment(made)), real).backward()
         of_generator.step()
 
@@ -305,12 +357,83 @@ def playing(module: gan.GAN, lr: float) -> Script:
     return Script(step, loss)
 
 
+def remembering(module: PatchFeatures) -> Script:
+    """PatchFeatures: the backbone layer by layer, distances to all that is remembered by `cdist`.
+
+    What is whitened and kept is ours on both sides.
+    """
+    backbone, kept = module.backbone, []
+    mean, std = backbone.as_photograph.mean, backbone.as_photograph.std
+
+    @torch.no_grad()
+    def features(x: Tensor) -> Tensor:
+        maps = backbone.network.stem((x.repeat(1, 3, 1, 1) - mean) / std)
+        for number, block in enumerate(backbone.network.blocks):
+            maps = block(maps)
+            if number == backbone.network.SHALLOW:
+                shallow = maps
+        return torch.cat(
+            [F.adaptive_avg_pool2d(part, backbones.GRID) for part in (shallow, maps)], 1
+        )
+
+    def step(x: Tensor, y: Tensor) -> None:
+        kept.append(features(x))
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        if kept:
+            remember(module, kept)
+            kept.clear()
+        memory = module.memory.float().unflatten(1, (backbones.GRID, -1))  # (k, 8, 8, c)
+        memory = torch.cat([memory.flip(axes) for axes in ((), (1,), (2,), (1, 2))]).flatten(1, 2)
+        patches = module._projected(features(x))
+        distances = torch.cdist(patches.movedim(1, 0), memory.movedim(1, 0)).amin(2)  # (64, b)
+        return distances.square().mean()
+
+    return Script(step, loss)
+
+
+def layer_by_layer(network: nn.Sequential) -> nn.Sequential:
+    """A network with the same parameters, each doubling before its convolution as it is written."""
+    layers = []
+    for layer in network:
+        doubles = isinstance(layer, DoublingConv2d)
+        layers += [nn.Upsample(scale_factor=2), _Written(layer)] if doubles else [layer]
+    return nn.Sequential(*layers)
+
+
+class _Written(nn.Module):
+    """The convolution alone."""
+
+    def __init__(self, convolution: nn.Conv2d):
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.convolution.weight, self.convolution.bias, padding=1)
+
+
+def remember(module: PatchFeatures, features: list[Tensor]) -> None:
+    """Learn these healthy images' features, each image a group of its own."""
+    n = sum(map(len, features))
+    module.learn(torch.cat(features), torch.arange(n))
+
+
+def mean_error(module: PatchFeatures, images: np.ndarray) -> float:
+    """Of the maps of these images: squared distances to what is remembered."""
+    return (
+        torch.cat([module.error_map(x).mean((1, 2, 3)) for x in as_batches(images, CPU)])
+        .mean()
+        .item()
+    )
+
+
 @torch.no_grad()
 def val_loss(module: nn.Module, folder: Path) -> float:
     """Of the trained network on the validation images, in float32; the same for both sides."""
     module.eval()
-    kept = (np.load(folder / f"val_{name}.npy") for name in ("images", "labels"))
-    images, labels = map(torch.from_numpy, kept)
+    images, labels = (torch.from_numpy(np.load(folder / f"val_{name}.npy")) for name in KEPT)
+    if isinstance(module, PatchFeatures):
+        return mean_error(module, images.numpy())
     if isinstance(module, gan.GAN):
         noise = module.sample_latent(N_MADE, torch.Generator().manual_seed(0))
         made = module.generator(noise)  # the one that is trained: the script has no average of it
@@ -342,6 +465,7 @@ class Network:
     batch_size: int
     resize: tuple[nn.Module, ...] = ()
     augmentation: tuple[nn.Module, ...] = ()
+    needs_weights: bool = False  # of a network that has seen photographs
 
 
 def squared(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -357,7 +481,7 @@ def own(module, values: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if name not in module.SCHEDULE}
 
 
-PARTS = ("train", "val")
+PARTS, KEPT = ("train", "val"), ("images", "labels")
 SMALLER = (transforms.Resize(64),)
 FLIPS = (transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip())
 DISTORTIONS = (  # what `brain_cnn.distort` does, as far as torchvision has it
@@ -366,6 +490,13 @@ DISTORTIONS = (  # what `brain_cnn.distort` does, as far as torchvision has it
     transforms.ColorJitter(brightness=0.2, contrast=0.3),
 )
 NETWORKS = {
+    "patch_features": Network(
+        build=patch_features.build,
+        script=remembering,
+        labelled=False,
+        batch_size=64,
+        needs_weights=True,
+    ),
     "brain_cvae": Network(
         build=brain_cvae.build,
         script=lambda module: autoencoding(module, 1e-3, squared),
@@ -387,6 +518,7 @@ NETWORKS = {
         batch_size=64,
         resize=SMALLER,
         augmentation=DISTORTIONS,
+        needs_weights=True,
     ),
     "brain_cnn paper": Network(
         build=lambda: brain_cnn.build(**brain_cnn.PAPER),
@@ -412,12 +544,28 @@ NETWORKS = {
 }
 
 
-def main(arguments: list[str]) -> None:
-    """One training, its outcome as a line of JSON."""
-    side, name, folder, n_epochs, seed = arguments
+def main() -> None:
+    """Trainings as they are asked for, each answered by a line: its outcome, or why it failed."""
+    fork = multiprocessing.get_context("fork")
+    for line in sys.stdin:
+        receiver, sender = fork.Pipe(duplex=False)
+        process = fork.Process(target=_answer, args=(sender, *json.loads(line)))
+        process.start()
+        sender.close()
+        try:
+            print(json.dumps(receiver.recv()), flush=True)
+        except EOFError:
+            print(json.dumps("it was killed"), flush=True)
+        process.join()
+
+
+def _answer(sender, side: str, name: str, folder: str, n_epochs: int, seed: int) -> None:
     train = {"ours": train_ours, "peer": train_peer}[side]
-    print(json.dumps(train(NETWORKS[name], Path(folder), int(n_epochs), int(seed))._asdict()))
+    try:
+        sender.send(train(NETWORKS[name], Path(folder), n_epochs, seed)[:])
+    except Exception:  # whatever it is, it is told, and the next training asked for
+        sender.send(traceback.format_exc())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
