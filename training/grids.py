@@ -1,5 +1,6 @@
 """Pictures of what a detector saw, and what its head made of it. Knows no detector and no head."""
 
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -9,13 +10,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import draw_segmentation_masks, make_grid
+from torchvision.utils import make_grid
 
 TILE = 192  # px; half as large again as the 128 px that the detector sees
 GAP, FRAME, CAPTION, HEADER = 18, 5, 30, 78
 CLASSES = ("no tumour", "tumour")
 INK, MUTED, RIGHT, WRONG, MASK = "#1f2933", "#66727f", "#2f9e6e", "#d1373f", "#00c2ff"
 OUTLINE, CROSS = "#ffd43b", "#7dff8a"
+OPACITY = 0.55  # of what is called tumour
 
 
 class Words(NamedTuple):
@@ -99,14 +101,15 @@ def _tiles(
 ) -> dict[str, torch.Tensor]:
     """The pictures of a card under their captions, uint8 (3, TILE, TILE) each."""
     original = _enlarged(_grey(image))
-    called = _as_tensor(original)
     inside = cv2.resize(mask.astype(np.uint8), (TILE, TILE), interpolation=cv2.INTER_NEAREST) == 1
-    called = draw_segmentation_masks(called, torch.from_numpy(inside), alpha=0.55, colors=MASK)
+    painted = np.full_like(original, ImageColor.getrgb(MASK))
+    painted = cv2.addWeighted(painted, OPACITY, original, 1 - OPACITY, 0)
+    called = np.where(inside[..., None], painted, original)
     tiles = {"original": _as_tensor(_outlined(original, outline))}
     if reconstruction is not None:
         tiles["reconstruction"] = _as_tensor(_enlarged(_grey(_to_uint8(reconstruction))))
     tiles[words.map] = _as_tensor(_heat(error_map))
-    tiles[words.mask] = _as_tensor(_outlined(called.permute(1, 2, 0).numpy(), outline))
+    tiles[words.mask] = _as_tensor(_outlined(called, outline))
     return tiles
 
 
@@ -186,6 +189,7 @@ def _draw_key(draw: ImageDraw.ImageDraw, right: int, peak: str, *, has_outlines:
     draw.line((left - 34, middle, left - 8, middle), fill=OUTLINE, width=4)
 
 
+@cache  # it is read anew each time
 def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 

@@ -137,7 +137,8 @@ def localization_intervals(
 
 def _tells_a_place(masks: np.ndarray) -> np.ndarray:
     """Which images have an outline with something on either side of it."""
-    return masks.any(axis=(1, 2)) & ~masks.all(axis=(1, 2))
+    areas = _areas_of(masks)
+    return (areas > 0) & (areas < masks.shape[1] * masks.shape[2])
 
 
 def _checked(values, masks, tells) -> tuple[np.ndarray, np.ndarray]:
@@ -161,9 +162,17 @@ def _overlaps(predicted: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]
         raise ValueError(
             f"masks and outlines must have one shape, got {predicted.shape} and {masks.shape}."
         )
-    both = (predicted & masks).sum(axis=(1, 2))
-    either = (predicted | masks).sum(axis=(1, 2))
-    return {"mask_dice": 2 * both / (both + either), "mask_hit_rate": both / either >= HIT_IOU}
+    both = _areas_of(predicted & masks)
+    all_in_all = _areas_of(predicted) + _areas_of(masks)
+    return {
+        "mask_dice": 2 * both / all_in_all,
+        "mask_hit_rate": both / (all_in_all - both) >= HIT_IOU,
+    }
+
+
+def _areas_of(masks: np.ndarray) -> np.ndarray:
+    """How many pixels of each mask are set, int64 (n,)."""
+    return np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64)
 
 
 def _exact_areas(values: np.ndarray, masks: np.ndarray) -> dict[str, float]:

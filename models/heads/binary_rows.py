@@ -76,8 +76,17 @@ def _pack(rows: np.ndarray) -> np.ndarray:
 
 def _planes(weights: np.ndarray) -> np.ndarray:
     """Whole numbers (d,) as packed binary digits, the ones first: uint64 (digits, words)."""
-    digits = np.arange(max(1, int(weights.max()).bit_length()))
-    return _pack((weights >> digits[:, None] & 1).astype(np.uint8))
+    return _pack(_digits(weights, max(1, int(weights.max()).bit_length())))
+
+
+@njit(cache=True, nogil=True)
+def _digits(weights, n_digits):
+    """The binary digits of whole numbers (d,), the ones first: uint8 (digits, d)."""
+    digits = np.empty((n_digits, len(weights)), dtype=np.uint8)
+    for digit in range(n_digits):
+        for i in range(len(weights)):
+            digits[digit, i] = (weights[i] >> digit) & 1
+    return digits
 
 
 @njit(cache=True, nogil=True)
