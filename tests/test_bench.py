@@ -14,6 +14,7 @@ from studies.bench.heads import HeadEffort, head_ratios, same_clusters
 from studies.bench.maps import MapSet
 from studies.bench.page import Bench, amount, as_markdown, write, write_between_marks
 from studies.bench.ratio import Ratio, by_turns, measure
+from studies.bench.record import Limit, grown, room
 from studies.study import StudyError
 
 TINY = HeadEffort(rounds=1, giaem_thresholds=2, images=3, dbscan_images=4)
@@ -108,6 +109,23 @@ def test_searches_with_other_best_values_are_a_fault(maps):
     assert not study_ratios([Searches(peer, other)], maps, effort)[0].kept
 
 
+def test_room_is_that_of_files_once_without_what_the_cache_holds(tmp_path):
+    folder, cache = tmp_path / "one", tmp_path / "cache"
+    folder.mkdir()
+    cache.mkdir()
+    (cache / "weights").write_bytes(bytes(1000))
+    (folder / "cache").symlink_to(cache)
+    (folder / "weights").hardlink_to(cache / "weights")
+    (folder / "database").write_bytes(bytes(70))
+    (folder / "again").hardlink_to(folder / "database")
+    assert room(folder) == 70
+
+
+def test_the_last_trials_are_held_against_the_hundredth():
+    starts = [float(second) for second in range(500)] + [500 + 2.0 * k for k in range(500)]
+    assert grown(Outcome(0.0, 0.0, starts, starts[-1] + 2, 0.5)) == 2
+
+
 def test_costs_are_measured_at_three_sizes(maps):
     outcome = Outcome(9.0, 9.0, [float(second) for second in range(30)], 30.0, 0.5)
     found = list(growth(maps, outcome))
@@ -117,11 +135,13 @@ def test_costs_are_measured_at_three_sizes(maps):
 
 
 def test_the_page_shows_each_ratio_and_what_is_missed(tmp_path):
-    bench = Bench("two cores", [ratio(), ratio(8.0)], [])
+    bench = Bench("two cores", [ratio(), ratio(8.0)], [Limit("room", 61.0, "MB", 60)], [])
     text = write(bench, tmp_path).read_text()
     assert "two cores; load 0.4 to 0.4." in text
     assert "| a head; against a loop | 1.2 s | 100.0 ms | 12.0 | ≥ 10 |" in text
     assert "8.0, **missed**" in text
+    assert "| room | 61 MB, **missed** | ≤ 60 MB |" in text
+    assert [one.sentence() for one in bench.missed][1] == "room: 61 MB, stated are at most 60."
     with (tmp_path / "bench.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["kept"] for row in rows] == ["True", "False"]
@@ -141,7 +161,7 @@ def test_the_tables_replace_what_is_between_the_marks_of_a_file(tmp_path):
     file.write_text(
         "above\n<!-- make bench: from here -->\nold\n<!-- make bench: to here -->\nbelow\n"
     )
-    bench = Bench("two cores", [ratio()], [])
+    bench = Bench("two cores", [ratio()], [], [])
     for _ in range(2):
         write_between_marks(bench, file)
     text = file.read_text()
@@ -153,4 +173,4 @@ def test_the_tables_replace_what_is_between_the_marks_of_a_file(tmp_path):
 def test_a_file_without_the_marks_is_refused(tmp_path):
     (tmp_path / "a.md").write_text("nothing")
     with pytest.raises(StudyError, match=r"a\.md has no place for the tables"):
-        write_between_marks(Bench("", [], []), tmp_path / "a.md")
+        write_between_marks(Bench("", [], [], []), tmp_path / "a.md")

@@ -1,7 +1,7 @@
 """`make bench`: what is fast here, measured beside what a user would otherwise write.
 
-Owns the order of things: the maps, the heads, the study, the trainings, the growth; what is said
-meanwhile. How each is measured is its own file's.
+Owns the order of things: the maps, the heads, the study, the trainings, the record, the growth;
+what is said meanwhile. How each is measured is its own file's.
 """
 
 import os
@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numba
 import torch
 
-from studies.bench import end_to_end, heads, training
+from studies.bench import end_to_end, heads, record, training
 from studies.bench.growth import growth
 from studies.bench.maps import MapSet, validation_maps
 from studies.bench.page import Bench, amount
@@ -24,7 +24,7 @@ from studies.study import find_study
 from training.data import split
 from training.device import device_summary
 
-PARTS = ("heads", "study", "training", "growth")
+PARTS = ("heads", "study", "training", "record", "growth")
 TRAINED_AT_LEAST = 2  # times the images a second of the script
 
 
@@ -35,10 +35,11 @@ class Effort:
     heads: heads.HeadEffort
     study: end_to_end.StudyEffort
     training: training.Effort
+    record: record.RecordEffort
 
 
-FULL = Effort(heads.FULL, end_to_end.FULL, training.FULL)
-QUICK = Effort(heads.QUICK, end_to_end.QUICK, training.QUICK)
+FULL = Effort(heads.FULL, end_to_end.FULL, training.FULL, record.FULL)
+QUICK = Effort(heads.QUICK, end_to_end.QUICK, training.QUICK, record.QUICK)
 
 
 def make_bench(
@@ -46,15 +47,19 @@ def make_bench(
 ) -> Bench:
     """Measure the parts; each ratio is said as soon as it is known."""
     session = open_session(find_study(end_to_end.STUDY), settings, say)
-    bench = Bench(machine(session), [], [])
+    bench = Bench(machine(session), [], [], [])
     say(bench.machine)
-    sets = validation_maps(session) if set(parts) - {"training"} else []
+    sets = validation_maps(session) if set(parts) - {"training", "record"} else []
     searches = []
     if "study" in parts:
         searches = end_to_end.searches_by_turns(settings, sets[0], effort.study)
     for ratio in _ratios(session, sets, searches, effort, parts):
         bench.ratios.append(ratio)
         say(line(ratio))
+    if "record" in parts:
+        for limit in record.limits(settings, effort.record):
+            bench.limits.append(limit)
+            say(limit.sentence())
     if "growth" in parts:
         bench.growth.extend(growth(sets[0], searches[0].ours if searches else None))
     return bench

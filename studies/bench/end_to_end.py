@@ -34,6 +34,7 @@ PART = "a study"
 STUDY = "global_kmeans"
 STATED = 8
 AGREEMENT = 1e-9  # of the best values
+TIMED = "timed"  # the label of the search that counts
 WARM_UP = 2  # trials of a study before: databases, compiled code, imports
 
 
@@ -151,11 +152,12 @@ def _both_sides(settings: Settings, maps: MapSet, n_trials: int) -> Searches:
         for shared in ("cache", "data"):
             (folder / shared).symlink_to(settings.root / shared)
         return Searches(
-            *(_in_process(side, settings, folder, n_trials) for side in Searches._fields)
+            *(in_process(side, STUDY, settings, folder, n_trials) for side in Searches._fields)
         )
 
 
-def _in_process(side: str, settings: Settings, folder: Path, n_trials: int) -> Outcome:
+def in_process(side: str, study: str, settings: Settings, folder: Path, n_trials: int) -> Outcome:
+    """A search of one side in a fresh process, whose databases and files go below `folder`."""
     own = replace(
         settings,
         root=folder,
@@ -165,7 +167,7 @@ def _in_process(side: str, settings: Settings, folder: Path, n_trials: int) -> O
     (folder / side).mkdir()
     asked = json.dumps(asdict(own), default=str)
     done = subprocess.run(
-        [sys.executable, "-m", "studies.bench.end_to_end", side, str(n_trials), asked],
+        [sys.executable, "-m", "studies.bench.end_to_end", side, study, str(n_trials), asked],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         cwd=folder,
         capture_output=True,
@@ -177,16 +179,15 @@ def _in_process(side: str, settings: Settings, folder: Path, n_trials: int) -> O
     return Outcome(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def search_ours(settings: Settings, n_trials: int, label: str) -> optuna.Study:
+def search_ours(study: str, settings: Settings, n_trials: int, label: str) -> optuna.Study:
     """As `make study` does it, from the opened data to the registered model."""
-    study = find_study(STUDY)
-    run(study, replace(settings, trials=n_trials, label=label))
+    run(find_study(study), replace(settings, trials=n_trials, label=label))
     names = optuna.get_all_study_names(open_storage(settings.storage_url))
     return stored_studies(settings.storage_url, [name for name in names if label in name])[0]
 
 
-def search_plainly(settings: Settings, n_trials: int, label: str) -> optuna.Study:
-    """As the script does it; its maps are beside its databases."""
+def search_plainly(study: str, settings: Settings, n_trials: int, label: str) -> optuna.Study:
+    """As the script does it, which knows one study; its maps are beside its databases."""
     return plain_study.search(
         np.load(settings.root / "values.npy"),
         np.load(settings.root / "labels.npy"),
@@ -203,13 +204,13 @@ SEARCHES = {"ours": search_ours, "peer": search_plainly}
 
 def main(arguments: list[str]) -> None:
     """One side; its outcome as a line of JSON."""
-    side, n_trials, asked = arguments
+    side, study, n_trials, asked = arguments
     settings = Settings(**json.loads(asked))
     settings = replace(settings, root=Path(settings.root))
     search = SEARCHES[side]
-    search(settings, WARM_UP, "warm-up")
+    search(study, settings, WARM_UP, "warm-up")
     started = time.perf_counter(), processor_seconds()
-    found = search(settings, int(n_trials), "timed")
+    found = search(study, settings, int(n_trials), TIMED)
     whole, processor = time.perf_counter() - started[0], processor_seconds() - started[1]
     trials = found.get_trials(deepcopy=False)
     outcome = Outcome(

@@ -9,6 +9,7 @@ import pandas as pd
 
 from studies.bench.growth import Growth
 from studies.bench.ratio import Ratio
+from studies.bench.record import Limit
 from studies.study import StudyError
 
 BEGIN, END = "<!-- make bench: from here", "<!-- make bench: to here -->"
@@ -19,12 +20,13 @@ class Bench(NamedTuple):
 
     machine: str
     ratios: list[Ratio]
+    limits: list[Limit]
     growth: list[Growth]
 
     @property
-    def missed(self) -> list[Ratio]:
+    def missed(self) -> list[Ratio | Limit]:
         """What is stated and not reached, or not alike."""
-        return [ratio for ratio in self.ratios if not ratio.kept]
+        return [one for one in (*self.ratios, *self.limits) if not one.kept]
 
 
 def write(bench: Bench, folder: Path) -> Path:
@@ -40,8 +42,9 @@ def write(bench: Bench, folder: Path) -> Path:
 def as_json(bench: Bench) -> str:
     """Everything."""
     rows = [{**asdict(ratio), "kept": ratio.kept} for ratio in bench.ratios]
-    growth = [one._asdict() for one in bench.growth]
-    return json.dumps({"machine": bench.machine, "ratios": rows, "growth": growth}, indent=1)
+    limits, growth = ([one._asdict() for one in some] for some in (bench.limits, bench.growth))
+    found = {"machine": bench.machine, "ratios": rows, "limits": limits, "growth": growth}
+    return json.dumps(found, indent=1)
 
 
 def as_markdown(bench: Bench) -> str:
@@ -51,6 +54,8 @@ def as_markdown(bench: Bench) -> str:
     tables = [f"{bench.machine}{load}."]
     if bench.ratios:
         tables.append(ratio_table(bench.ratios))
+    if bench.limits:
+        tables.append(limit_table(bench.limits))
     if bench.growth:
         tables.append(growth_table(bench.growth))
     return "\n\n".join(tables)
@@ -67,6 +72,16 @@ def ratio_table(ratios: list[Ratio]) -> str:
             f"| {ratio.what}; against {ratio.against} | {amount(ratio.peer, ratio.unit)} | "
             f"{amount(ratio.ours, ratio.unit)} | {times} | {stated} |"
         )
+    return "\n".join(lines)
+
+
+def limit_table(limits: list[Limit]) -> str:
+    """A line a limit."""
+    lines = ["| | here | stated |", "| --- | ---: | ---: |"]
+    for limit in limits:
+        missed = "" if limit.kept else ", **missed**"
+        cells = f"{limit.value:.3g} {limit.unit}{missed} | ≤ {limit.at_most:g} {limit.unit}"
+        lines.append(f"| {limit.what} | {cells} |")
     return "\n".join(lines)
 
 
