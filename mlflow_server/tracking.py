@@ -357,7 +357,7 @@ class Tracking:
             params=_params(run.params),
         )
         if run.artifacts is not None:
-            self._log_folder(run_id, run.artifacts)
+            self._link_folder(run_id, run.artifacts)
         self._client.set_terminated(run_id, status=run.status, end_time=run.end_ms)
 
     def published_trials(self, experiment_id: str, study: str) -> dict[int, tuple[str, str]]:
@@ -470,11 +470,7 @@ class Tracking:
     def hand_over(self, run_id: str, folder: Path) -> None:
         """Give a run a folder whole: its files are the run's from now on, and it is gone."""
         with tracking_errors(f"Handing {folder} over to run {run_id}"):
-            location = local_folder(self._client.get_run(run_id).info.artifact_uri)
-            if is_server(self.uri) or location is None:
-                self._log_folder(run_id, folder)
-            else:
-                place(folder, location)
+            self._link_folder(run_id, folder)
             shutil.rmtree(folder)
 
     def download(self, run_id: str, path: str, to: Path) -> Path:
@@ -482,6 +478,14 @@ class Tracking:
         to.mkdir(parents=True, exist_ok=True)
         with tracking_errors(f"Downloading {path} of run {run_id}"):
             return fetch_run_files(self._client, run_id, path, to)
+
+    def _link_folder(self, run_id: str, folder: Path) -> None:
+        """Log a folder whose files are never written again: one disk holds them once."""
+        location = local_folder(self._client.get_run(run_id).info.artifact_uri)
+        if is_server(self.uri) or location is None:
+            self._log_folder(run_id, folder)
+        else:
+            place(folder, location)
 
     def _log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
         if not folder.is_dir():  # MLflow would log nothing and say nothing

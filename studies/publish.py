@@ -98,7 +98,7 @@ def register_winner(session: Session, record: Record, conclusion: Conclusion) ->
     best = conclusion.best
     folder = session.folder / "winner"
     conclusion.candidate.predictor(session.lab).save(folder)
-    uri = record.log_model(best.number, folder)
+    uri = record.log_model(best, folder)
     shutil.rmtree(folder)
     return register(
         record.tracking.uri,

@@ -104,11 +104,13 @@ class Record:
                 self._try(lambda trial=trial: self._publish_one(trial))
         return [trial.number for trial in owed if trial.number not in self.published]
 
-    def log_model(self, trial: int, folder: Path) -> str:
+    def log_model(self, trial: FrozenTrial, folder: Path) -> str:
         """The address of a published trial's model; logged now if it has none yet."""
-        return self._log_model(self.published[trial], trial, folder)
+        return self._log_model(self.published[trial.number], trial, folder)
 
-    def _log_model(self, run_id: str, trial: int, folder: Path) -> str:
+    def _log_model(self, run_id: str, trial: FrozenTrial, folder: Path) -> str:
+        for key in _needed(trial):  # what the cache has lies on the disk once
+            share(folder, self.weights_folder / key)
         return log_model(
             self.tracking.uri,
             run_id,
@@ -118,7 +120,7 @@ class Record:
             loader=self.model_format.loader,
             code_paths=self.model_format.code_paths,
             pip_requirements=self.model_format.requirements,
-            metadata={"study": self.study, "trial": trial},
+            metadata={"study": self.study, "trial": trial.number},
         )
 
     def _work(self) -> None:
@@ -197,9 +199,7 @@ class Record:
         for trial, _, run_id in written:
             folder = self.trials_folder / str(trial.number)
             if (folder / MODEL).exists():
-                for key in _needed(trial):  # what the cache has lies on the disk once
-                    share(folder / MODEL, self.weights_folder / key)
-                self._log_model(run_id, trial.number, folder / MODEL)
+                self._log_model(run_id, trial, folder / MODEL)
         self._hold_what_was_cleaned(written)
         for trial, _, run_id in written:
             self.published[trial.number] = run_id
