@@ -216,6 +216,10 @@ class GAN(nn.Module):
         return self.discriminator(x).float()
 
     def judged(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """The discriminator's loss and accuracy over real and made images (b, 1, s, s).
+
+        In one pass, since none of its layers looks at a batch.
+        """
         real_logits, fake_logits = self._judge(torch.cat([real, fake])).chunk(2)
         target = torch.full_like(real_logits, 1 - self.label_smoothing)
         loss = (
