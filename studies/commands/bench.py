@@ -12,7 +12,7 @@ MISSED = 1
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """What `make bench` takes."""
-    command.add_argument("--quick", type=switch("QUICK"), default=False, help="1: in 3 minutes")
+    command.add_argument("--quick", type=switch("QUICK"), default=False, help="1: less of each")
     command.add_argument("--part", choices=PARTS, help="the only one to measure")
     command.add_argument("--into", type=Path, help="a file that has the two marks for the tables")
     command.add_argument("--json", type=switch("JSON"), default=False, help="1: JSON, no tables")
