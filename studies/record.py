@@ -19,10 +19,10 @@ from mlflow_server import Tracking, TrackingError, TrialRun
 from mlflow_server.files import place, share
 from mlflow_server.registry import Flavour, log_model
 from mlflow_server.tracking import CLEANED_TAG
+from studies.trial_storage import FAILED
 
 REPORTED = "record"  # a trial's user attribute with all that is published of it
 INTERRUPTED = "interrupted"
-FAILED = "error"
 GATHERED = 1.0  # seconds in which ended trials are gathered, to be published together
 AT_ONCE = 100  # trials in a transaction: others wait for its end
 ARTIFACTS, MODEL = "artifacts", "model"
