@@ -63,6 +63,17 @@ class Record:
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
+    def know(self, runs: dict[int, tuple[str, str]]) -> None:
+        """Run id and status of every trial that has a run."""
+        self.published |= {
+            trial: run_id for trial, (run_id, status) in runs.items() if status != "RUNNING"
+        }
+        self.begun |= {trial for trial, (_, status) in runs.items() if status == "RUNNING"}
+
+    def look_again(self) -> None:
+        """Find what other processes have published meanwhile."""
+        self._try(lambda: self.know(self.tracking.published_trials(self.experiment_id, self.study)))
+
     def begin_training(self, trial: int, started_ms: int) -> None:
         """A trial trains: its run is opened now, so that its epochs can be watched."""
 

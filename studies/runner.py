@@ -59,15 +59,18 @@ LOADERS = {
 }
 
 
-def run(study: Study, settings: Settings) -> bool:
-    """Search, conclude and publish; False when it was interrupted (the study can be resumed)."""
+def run(study: Study, settings: Settings, with_trials: "RunsTrials | None" = None) -> bool:
+    """Search, conclude and publish; False when it was interrupted (the study can be resumed).
+
+    `with_trials` has other processes run the trials; without it they run here.
+    """
     session = open_session(study, settings, say=print)
     settings.root.mkdir(parents=True, exist_ok=True)
     search = open_search(session, open_storage(settings.storage_url))
     fail_dead_trials(search)
     enqueue_first(session.study, search)
     record = open_record(session, search)
-    ending = run_trials(session, search, record)
+    ending = (with_trials or run_trials)(session, search, record)
     finish(session, search, record, interrupted=ending.interrupted)
     if ending.error:
         raise StudyError(ending.error)
@@ -99,6 +102,9 @@ class Ending(NamedTuple):
 
     interrupted: bool = False
     error: str | None = None
+
+
+RunsTrials = Callable[[Session, optuna.Study, Record | None], Ending]
 
 
 def run_trials(session: Session, search: optuna.Study, record: Record | None) -> Ending:
@@ -248,6 +254,13 @@ def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Re
         params=list(study.space),
         tags={"feasible": "true"},
     )
+    record = as_record(session, tracking, experiment, parent)
+    record.know(published)
+    return record
+
+
+def as_record(session: Session, tracking: Tracking, experiment: str, parent: str) -> Record:
+    """The record of a session's study below its parent run."""
     return Record(
         tracking=tracking,
         study=session.name,
@@ -255,11 +268,7 @@ def _open_record(session: Session, tracking: Tracking, running: list[int]) -> Re
         parent_id=parent,
         trials_folder=session.folder / "trials",
         weights_folder=session.settings.root / "cache",
-        model_format=model_format(study.kind),
-        published={
-            trial: run_id for trial, (run_id, status) in published.items() if status != "RUNNING"
-        },
-        begun={trial for trial, (_, status) in published.items() if status == "RUNNING"},
+        model_format=model_format(session.study.kind),
     )
 
 
