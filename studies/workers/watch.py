@@ -104,16 +104,17 @@ def run_with_workers(session: Session, search: optuna.Study, record: Record | No
             display.say("Stopped. The same command goes on from here; what there is is written.")
     if record:
         record.look_again()
-    if asked.is_set():
-        return Ending(interrupted=True)
-    return Ending(error=watch.same_error() or unmet(session, search, crew))
-
-
-def unmet(session: Session, search: optuna.Study, crew: Crew) -> str | None:
-    """A sentence where the workers have left too early, and nobody had told them to."""
-    has_limit = session.settings.timeout or session.study.timeout
     complaints = crew.complaints()
-    if is_met(search) or (has_limit and not complaints):
+    if asked.is_set() or watch.is_stopped or is_met(search):
+        for complaint in complaints:
+            print(complaint)
+        return Ending(interrupted=asked.is_set(), error=watch.same_error())
+    return Ending(error=unmet(session, complaints))
+
+
+def unmet(session: Session, complaints: list[str]) -> str | None:
+    """Why the workers have left before the budget was met; None where time was up."""
+    if not complaints and (session.settings.timeout or session.study.timeout):
         return None
     return "\n".join(complaints) or "The workers have left before the budget was met."
 
