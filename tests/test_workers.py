@@ -124,8 +124,9 @@ def study(images, tmp_path, postgres, monkeypatch):
         try:
             yield process
         finally:
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                one.kill()
+            if process.poll() is None:
+                for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    one.kill()
             process.communicate()
 
     start.storage, start.tracking = addresses["OPTUNA_STORAGE"], addresses["MLFLOW_TRACKING_URI"]

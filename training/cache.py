@@ -103,7 +103,7 @@ class Cache:
 
     def _intact(self, folder: Path) -> bool:
         """Whether the entry is there and its files are those that were written."""
-        if not folder.exists() and folder.name not in os.listdir(self.root):
+        if not folder.exists() and folder not in self.root.iterdir():
             return False  # listed too: NFS remembers for a while what had not been there
         try:
             written = json.loads((folder / CHECKSUMS).read_text())
