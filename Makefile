@@ -24,14 +24,16 @@ STUDY_OPTIONS = $(call option,TRIALS,trials) $(call option,TIMEOUT,timeout) $(ca
 	$(call option,DATA,data) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
 	$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,LABEL,label) \
 	$(call option,TRAIN_ON,train-on) $(call option,GENERATOR,generator)
+WORKERS_OPTIONS = $(call option,WORKERS,workers) $(call option,ENGINE,engine) \
+	$(call option,GPU_SHARE,gpu-share)
 
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 
 .PHONY: study
-study: $(VENV)/ready ## Search: STUDY=global_kmeans [TRIALS=100] [TIMEOUT=] [SEED=0] [DATA=] [SPLIT=] [TRAIN_ON=real] [DEVICE=auto]
-	@$(CLI) run '$(STUDY)' $(STUDY_OPTIONS)
+study: $(if $(filter ray,$(ENGINE)),$(VENV)/ready-cluster,$(VENV)/ready) ## Search: STUDY=global_kmeans [TRIALS=100] [TIMEOUT=] [SEED=0] [DATA=] [SPLIT=] [TRAIN_ON=real] [DEVICE=auto] [WORKERS=1] [ENGINE=local]
+	@$(CLI) run '$(STUDY)' $(STUDY_OPTIONS) $(WORKERS_OPTIONS)
 
 .PHONY: generate
 generate: $(VENV)/ready ## Make synthetic images: [GENERATOR=vae] [N=1500] [FOR=classifier] [SEED=0] [DATA=] [SPLIT=] [DEVICE=]
@@ -185,6 +187,10 @@ $(VENV)/bin/pip:
 $(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
+
+$(VENV)/ready-cluster: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	@touch $(VENV)/ready $@
 
 $(VENV)/ready-dashboard: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dashboard]'

@@ -1,5 +1,6 @@
 """Several workers of one study: how they are called, and whole studies that they run."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -7,10 +8,12 @@ import time
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import optuna
 import psutil
 import pytest
+import yaml
 from optuna.trial import TrialState
 
 from mlflow_server import Tracking
@@ -26,6 +29,7 @@ from studies.workers.on_ray import cpus_for
 from studies.workers.watch import check_crew, has_crew
 from training.data import phantom
 
+ROOT = Path(__file__).parent.parent
 SERVER = "postgresql://me:secret@db/trials"
 
 
@@ -94,6 +98,24 @@ def test_workers_are_spread_over_the_gpus():
 )
 def test_workers_on_a_cluster_share_its_processors(n_workers, nodes, n_cpus):
     assert cpus_for(n_workers, nodes) == n_cpus
+
+
+def test_the_composed_tracking_server_is_called_as_the_program_understands():
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    tracking, postgres = services["tracking"], services["postgres"]
+    arguments = [re.sub(r"\$\{\w+:-(.*?)\}", r"\1", one) for one in tracking["command"]]
+    options = parser(arguments).parse_args(arguments)
+    assert options.auth and options.host == "0.0.0.0"
+    assert options.allowed_hosts == "localhost:5000"
+    user = postgres["environment"]["POSTGRES_USER"]
+    for variable, database in [("OPTUNA_STORAGE", "optuna"), ("MLFLOW_TRACKING_URI", "mlflow")]:
+        address = urlsplit(tracking["environment"][variable].replace("${POSTGRES_PASSWORD}", "p"))
+        assert (address.scheme, address.username, address.hostname) == (
+            "postgresql",
+            user,
+            "postgres",
+        )
+        assert address.path == f"/{database}"
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ it is asked for.
 
 import io
 import os
+import socket
 from contextlib import redirect_stderr
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from studies.workers.call import places, threads, worker_arguments
 from training.cache import make_key
 
 NAMESPACE = "studies"
+ANSWERS_WITHIN = 5.0  # seconds
 RETRIES = 3  # our choice: of a worker that dies; another machine may be kinder
 PASSED_ON = (
     "BR35H_DIR",
@@ -171,6 +173,7 @@ def connect(ray: ModuleType, settings: Settings) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local = {} if settings.ray_address else {"include_dashboard": False}
     try:
+        knock(settings.ray_address)
         ray.init(
             address=settings.ray_address or "local",
             namespace=NAMESPACE,
@@ -178,12 +181,20 @@ def connect(ray: ModuleType, settings: Settings) -> None:
             logging_level="ERROR",
             **local,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise StudyError(
             f"There is no Ray cluster at RAY_ADDRESS={settings.ray_address} "
-            f"({first_line(str(error))}). Start one with `ray start --head`, or leave RAY_ADDRESS "
-            "out to have one of this machine."
+            f"({first_line(str(error))}). Start one with `ray start --head`, set "
+            "RAY_AUTH_MODE=token if it asks for a token, or leave RAY_ADDRESS out to have one of "
+            "this machine."
         ) from error
+
+
+def knock(address: str | None) -> None:
+    """Raise OSError where nothing listens at host:port: Ray itself would try for five minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=ANSWERS_WITHIN).close()
 
 
 def cpus_of_nodes(ray: ModuleType) -> list[int]:
