@@ -56,23 +56,28 @@ def test_a_cluster_that_is_not_there_is_said_at_once():
         connect(import_ray(), settings)
 
 
-def test_a_study_outlives_a_worker_and_its_driver_and_is_joined_again(study, cluster):  # noqa: F811
-    asked = ("--trials", "60", "--workers", "2", "--engine", "ray")
+def test_a_study_outlives_its_driver_and_a_worker_and_is_joined_again(study, cluster):  # noqa: F811
+    asked = ("--trials", "400", "--workers", "2", "--engine", "ray")
     with study(*asked) as driver:
         wait_for(lambda: search_of(study), driver)
         search = search_of(study)
         wait_for(lambda: len(workers_of(search.trials)) == 2, driver)
-        psutil.Process(max(workers_of(search.trials))).kill()
         driver.kill()
         driver.wait()
-    n = n_ended(search)
-    deadline = time.monotonic() + 200
+    n, deadline = n_ended(search), time.monotonic() + 60
     while n_ended(search) == n and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert n_ended(search) > n  # nobody watches, and it goes on
+        time.sleep(0.1)
+    workers = [psutil.Process(pid) for pid in workers_of(search.trials)]
+    for worker in workers:
+        worker.suspend()  # else all is done before somebody comes
+    assert n < n_ended(search) < 400  # nobody watched, and it went on
     with study(*asked) as driver:
+        lines = iter(driver.stdout.readline, "")
+        assert any("still at it: joined" in line for line in lines)
+        workers[0].kill()
+        workers[1].resume()
         said, _ = driver.communicate(timeout=400)
         assert driver.returncode == 0
-    assert "it goes on" in said and "Registered: models:/giaem-slices" in said
-    assert n_ended(search) == 60
+    assert "[400/400]" not in said and "Registered: models:/giaem-slices" in said
+    assert n_ended(search) == 400
     check_equal(study, search)

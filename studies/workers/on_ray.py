@@ -1,29 +1,27 @@
 """Workers as tasks of Ray, on the machines of a cluster or on this one.
 
-A foreman owns the tasks: a small actor of the cluster, which lives on when the program that began
-the study dies, and which the next one finds by its name. Ray is imported here alone, and only where
-it is asked for.
+A foreman owns the tasks (foreman.py); the program that began the study finds it by its name. Ray is
+imported only where it is asked for.
 """
 
-import io
 import os
 import socket
-from contextlib import redirect_stderr
+import time
 from types import ModuleType
 from typing import Any
 
 import optuna
 
-from studies.commands import INTERRUPTED
 from studies.session import Session
 from studies.settings import Settings
-from studies.storage import budget_of, is_met
+from studies.storage import is_met
 from studies.study import StudyError, first_line
 from studies.workers.call import places, threads, worker_arguments
+from studies.workers.foreman import Foreman
 from training.cache import make_key
 
 NAMESPACE = "studies"
-ANSWERS_WITHIN = 5.0  # seconds
+ANSWERS_WITHIN, LEAVES_WITHIN = 5.0, 30.0  # seconds
 RETRIES = 3  # our choice: of a worker that dies; another machine may be kinder
 PASSED_ON = (
     "BR35H_DIR",
@@ -41,8 +39,7 @@ class OnRay:
     def __init__(self, session: Session, search: optuna.Study):
         self._ray, self._search = import_ray(), search
         connect(self._ray, session.settings)
-        storage, budget = session.settings.storage_url, budget_of(search)
-        name = make_key(storage=storage, study=session.name, budget=budget)
+        name = make_key(storage=session.settings.storage_url, study=session.name)
         self._foreman = self._find(name) or self._hire(name, session)
         self._is_over = False
         self._complaints: list[str] = []
@@ -54,7 +51,11 @@ class OnRay:
             if self._ray.get(foreman.n_working.remote()):
                 print("The workers that were started before are still at it: joined.")
                 return foreman
-            self._ray.get(foreman.go.remote())
+            foreman.go.remote()  # of an earlier study that nobody has concluded
+            deadline = time.monotonic() + LEAVES_WITHIN
+            while time.monotonic() < deadline:
+                self._ray.get_actor(name, namespace=NAMESPACE)
+                time.sleep(0.1)
         except (ValueError, self._ray.exceptions.RayError):
             pass  # there is none, or none any more
         return None
@@ -106,53 +107,6 @@ class OnRay:
     def complaints(self) -> list[str]:
         """A sentence for each that ended otherwise than it should."""
         return list(dict.fromkeys(self._complaints))
-
-
-class Foreman:
-    """Owns the tasks of a study's workers; runs on the cluster."""
-
-    def __init__(self, arguments: list[str], n_workers: int, task: dict[str, Any]):
-        self._ray = import_ray()
-        worker = self._ray.remote(**task)(work_as_task)
-        self._tasks = [worker.remote(arguments) for _ in range(n_workers)]
-
-    def n_working(self) -> int:
-        """How many tasks have not ended."""
-        _, rest = self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0)
-        return len(rest)
-
-    def cancel(self) -> None:
-        """Ctrl-C for those that run; those that wait never begin."""
-        for task in self._tasks:
-            self._ray.cancel(task)
-
-    def complaints(self) -> list[str]:
-        """What those have said that failed, once all have ended."""
-        said = []
-        for task in self._tasks:
-            try:
-                status, text = self._ray.get(task)
-            except self._ray.exceptions.TaskCancelledError:
-                continue
-            except self._ray.exceptions.RayError as error:
-                said.append(f"A worker was lost: {first_line(str(error))}")
-            else:
-                said += [text] if status not in (0, INTERRUPTED) else []
-        return said
-
-    def go(self) -> None:
-        """Leave the cluster."""
-        self._ray.actor.exit_actor()
-
-
-def work_as_task(arguments: list[str]) -> tuple[int, str]:
-    """A worker's exit status, and the sentence that it ended with if that is not 0."""
-    from studies.__main__ import main
-
-    with redirect_stderr(io.StringIO()) as said:
-        status = main(arguments)
-    lines = said.getvalue().strip().splitlines()
-    return status, lines[-1] if status and lines else ""
 
 
 def import_ray() -> ModuleType:
