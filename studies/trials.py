@@ -15,14 +15,17 @@ from optuna import Trial, TrialPruned
 from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
+from studies.outbox import Outbox
 from studies.progress import Display, TrialLine
-from studies.record import ARTIFACTS, FAILED, INTERRUPTED, MODEL, OWN_FOLDER, REPORTED, Record
+from studies.record import ARTIFACTS, FAILED, MODEL, OWN_FOLDER, REPORTED
+from studies.retries import INTERRUPTED
 from studies.space import suggest
-from studies.storage import is_feasible, write_down
+from studies.storage import fail_dead_trials, is_feasible, write_down
 from studies.study import Candidate, Lab, News, Study
 from training.cache import CacheError
 from training.grids import save_picture
 
+LOOKED_EVERY = 10.0  # seconds between looks for workers that have died
 SAME_ERRORS_END = 5  # our choice: by then the parameters are not the cause
 
 
@@ -38,7 +41,7 @@ class TrialRunner:
     lab: Lab
     folder: Path
     display: Display
-    record: Record | None
+    record: Outbox | None
     best: float | None
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -125,9 +128,10 @@ class AfterTrial:
     """What happens when a trial has ended: a line for the reader, a run for MLflow, a look at
     whether every trial dies of the same error."""
 
-    def __init__(self, study: Study, display: Display, record: Record | None):
+    def __init__(self, study: Study, display: Display, record: Outbox | None):
         self._study, self._display, self._record = study, display, record
         self._errors: list[str] = []
+        self._looked = time.monotonic()
 
     def __call__(self, search: optuna.Study, trial: FrozenTrial) -> None:
         """Optuna's callback."""
@@ -136,14 +140,30 @@ class AfterTrial:
             self._record.publish(trial)
         error = trial.user_attrs.get(FAILED)
         self._errors = [*self._errors, error] if error else []
-        if self.same_error():
+        self._bury(search)
+        if self.error():
             search.stop()
+
+    def _bury(self, search: optuna.Study) -> None:
+        """End, now and then, the trials of workers that have died meanwhile."""
+        if time.monotonic() - self._looked < LOOKED_EVERY:
+            return
+        self._looked = time.monotonic()
+        dead = fail_dead_trials(search)
+        for trial in search.get_trials(deepcopy=False) if dead else []:
+            if trial.number in dead and self._record:
+                self._record.publish(trial)
 
     def _is_best(self, trial: FrozenTrial) -> bool:
         if trial.state != TrialState.COMPLETE or not is_feasible(trial):
             return False
         best = self._display.best
         return self._study.is_better(trial.value, best.value if best else None)
+
+    def error(self) -> str | None:
+        """A sentence, once there is a reason to stop."""
+        refused = self._record.refused if self._record else None
+        return str(refused) if refused else self.same_error()
 
     def same_error(self) -> str | None:
         """A sentence, once the last trials have failed with nothing but one error."""
