@@ -245,15 +245,15 @@ class Tracking:
         status: Status,
         metrics: Mapping[str, float | None],
         tags: Mapping[str, str],
-        note: str,
+        note: str | None,
     ) -> None:
-        """End the parent run with its summary as the note that the UI shows."""
+        """End the parent run with its summary as the note that the UI shows; None leaves that."""
         now = get_current_time_millis()
         with tracking_errors(f"Closing the parent run {run_id}"):
             self._client.log_batch(
                 run_id,
                 metrics=_metrics(metrics, timestamp=now, step=0),
-                tags=_tags({**tags, MLFLOW_RUN_NOTE: note}),
+                tags=_tags({**tags, **_note(note or "")}),
             )
             self._client.set_terminated(run_id, status=status, end_time=now)
 
@@ -505,6 +505,11 @@ class Tracking:
         """A run's tags."""
         with tracking_errors(f"Reading the tags of run {run_id}"):
             return dict(self._client.get_run(run_id).data.tags)
+
+    def status(self, run_id: str) -> str:
+        """A run's state."""
+        with tracking_errors(f"Reading the state of run {run_id}"):
+            return self._client.get_run(run_id).info.status
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Give a run these tags."""

@@ -84,11 +84,16 @@ def hand_over_closing(record: Record, folder: Path) -> str | None:
     with FileLock(folder.parent / CLOSING_LOCK):
         if not (folder / WORDS).exists():
             return None
-        closing = Closing(**json.loads((folder / WORDS).read_text(encoding="utf-8")))
+        closing = read_closing(folder)
         version = _register(record, closing, folder / WINNER)
         _close(record, closing, folder / EVIDENCE)
         shutil.rmtree(folder)
         return version
+
+
+def read_closing(folder: Path) -> Closing:
+    """What `write_closing` wrote."""
+    return Closing(**json.loads((folder / WORDS).read_text(encoding="utf-8")))
 
 
 def _register(record: Record, closing: Closing, winner: Path) -> str | None:

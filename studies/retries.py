@@ -39,7 +39,8 @@ def end_dead(search: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
         connection.execute(insert(USER), _attributes(trial._trial_id, {INTERRUPTED: reason}))
         if is_worth_it:
             _put_back(connection, search._study_id, trial)
-        return True
+    search._storage._backend.forget(trial._trial_id)
+    return True
 
 
 def put_back(search: optuna.Study) -> list[int]:

@@ -170,6 +170,10 @@ class TrialStorage(RDBStorage):
         draft.attributes |= draft.waiting.keys()
         draft.params, draft.waiting = [], {}
 
+    def forget(self, trial_id: int) -> None:
+        """Read a trial from the database again, although it was this process's."""
+        self._own.pop(trial_id, None)
+
     # Workers of other machines
 
     def record_heartbeat(self, trial_id: int) -> None:

@@ -22,11 +22,30 @@ from studies.retries import INTERRUPTED
 from studies.space import suggest
 from studies.storage import fail_dead_trials, is_feasible, write_down
 from studies.study import Candidate, Lab, News, Study
-from training.cache import CacheError
+from training.cache import DISK_FULL, CacheError
 from training.grids import save_picture
 
 LOOKED_EVERY = 10.0  # seconds between looks for workers that have died
 SAME_ERRORS_END = 5  # our choice: by then the parameters are not the cause
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is a disk that takes nothing more."""
+    while error is not None:
+        if getattr(error, "errno", None) in DISK_FULL:
+            return True
+        error = error.__cause__
+    return False
+
+
+def disk_full(folder: Path, error: Exception) -> CacheError:
+    """The sentence for it."""
+    if isinstance(error, CacheError):
+        return CacheError(str(error))
+    return CacheError(
+        f"The disk is full: what a trial made could not be kept below {folder}. Free some space "
+        "(`make gc`); the same command goes on from here, with this trial."
+    )
 
 
 class TrialFailed(RuntimeError):
@@ -56,9 +75,12 @@ class TrialRunner:
         except TrialPruned:
             raise
         except Exception as error:
+            if isinstance(error, CacheError) or is_disk_full(
+                error
+            ):  # no trial would do better: this one is tried again
+                trial.set_user_attr(INTERRUPTED, "the disk was full")
+                raise disk_full(self.folder, error) from error
             trial.set_user_attr(FAILED, f"{type(error).__name__}: {error}")
-            if isinstance(error, CacheError):
-                raise  # nothing can be kept: no trial would do better
             self._write(trial, "traceback.txt", traceback.format_exc())
             raise TrialFailed(str(error)) from error
         finally:
