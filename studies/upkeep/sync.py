@@ -10,18 +10,19 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mlflow_server import Tracking, TrackingError
+from mlflow_server.connection import database_file
 from studies.closing import CLOSING, hand_over_closing, read_closing
 from studies.opening import OPENING, Opening, open_runs, read_opening
 from studies.outbox import is_told_by_others, publishable
 from studies.record import Record
 from studies.settings import Settings
 from studies.storage import begun, fail_dead_trials, searches
-from studies.upkeep.gc import refuse_nothing
+from studies.study import StudyError
 
 
 def sync(settings: Settings) -> bool:
     """Hand over what every study owes, a line each; whether nothing is owed any more."""
-    refuse_nothing(settings)
+    refuse_no_trials(settings)
     folders = {read_opening(path.parent).study: path.parent for path in openings(settings.root)}
     owed = 0
     for search in searches(settings.storage_url):
@@ -38,6 +39,15 @@ def sync(settings: Settings) -> bool:
         print(f"{search.study_name}: {before.words()}" + (f"; {left} still wait" if left else ""))
     print("Nothing is owed to MLflow." if not owed else f"{owed} trials still wait for MLflow.")
     return not owed
+
+
+def refuse_no_trials(settings: Settings) -> None:
+    """Refuse a VAR_DIR without trials: a database would be made there."""
+    database = database_file(settings.storage_url)
+    if not settings.root.is_dir() or (database is not None and not database.exists()):
+        raise StudyError(
+            f"There are no trials below {settings.root}: set VAR_DIR to the folder with them."
+        )
 
 
 def openings(root: Path) -> list[Path]:
