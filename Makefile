@@ -118,6 +118,10 @@ ui: $(VENV)/ready ## Open the tracking server on 127.0.0.1 [PORT=5000]
 dashboard: $(VENV)/ready-dashboard ## Open Optuna's dashboard of all trials on 127.0.0.1 [PORT=8080]
 	@$(CLI) dashboard $(call option,PORT,port)
 
+.PHONY: sync
+sync: $(VENV)/ready ## Hand over to MLflow what studies owe it
+	@$(CLI) sync
+
 .PHONY: gc
 gc: $(VENV)/ready ## Remove the files of all but the best trials: [KEEP=20] [DRY=1, at first]
 	@$(CLI) gc $(call option,KEEP,keep) $(call option,DRY,dry)

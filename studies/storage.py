@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from studies.retries import INTERRUPTED, end_dead
 from studies.sampler import sampler_of
 from studies.space import Space
 from studies.study import StudyError
@@ -23,7 +24,8 @@ from studies.trial_storage import BUDGET, TrialStorage
 from studies.worker import WORKER, is_alive, this_worker
 
 SPECIFICATION = "specification"
-INTERRUPTED = "interrupted"
+PROCESS_DIED = "its process died"
+MACHINE_SILENT = "its machine has not been heard of"
 
 
 class DashboardStorage(RDBStorage):
@@ -194,15 +196,30 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def fail_dead_trials(study: optuna.Study) -> list[int]:
-    """Fail the running trials whose process is gone, and return their numbers.
+    """Fail the running trials whose process is gone and put their points back; the numbers of those
+    that no other worker failed meanwhile.
 
     A running trial repels the sampler from its place, so a dead one must not stay.
     """
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    dead = [trial.number for trial in running if not _may_be_alive(trial)]
-    for number in dead:
-        study.tell(number, state=TrialState.FAIL)
-    return dead
+    silent = silent_trials(study) if running else set()
+    failed = []
+    for trial in running:
+        if not _may_be_alive(trial):
+            reason = PROCESS_DIED
+        elif trial._trial_id in silent:
+            reason = MACHINE_SILENT
+        else:
+            continue
+        if end_dead(study, trial, reason):
+            failed.append(trial.number)
+    return failed
+
+
+def silent_trials(study: optuna.Study) -> set[int]:
+    """The ids of running trials whose worker has not been heard of for longer than it may be."""
+    backend = getattr(study._storage, "_backend", None)
+    return backend.silent(study._study_id) if isinstance(backend, TrialStorage) else set()
 
 
 def _may_be_alive(trial: FrozenTrial) -> bool:

@@ -22,7 +22,7 @@ from optuna.distributions import (
     check_distribution_compatibility,
     distribution_to_json,
 )
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -77,11 +77,16 @@ class Draft:
     waiting: dict[tuple[type, str], str] = field(default_factory=dict)  # attribute -> JSON
 
 
+HEARTBEAT, SILENCE = 60, 300  # seconds: how often a worker is heard, and when it is given up
+
+
 class TrialStorage(RDBStorage):
     """RDBStorage that writes its own trials in one go each time, and reads only others'."""
 
     def __init__(self, url: str, **arguments: Any):
         super().__init__(url, **arguments)
+        if self.engine.name != "sqlite":  # whose workers are all of one machine: see worker.py
+            self.heartbeat_interval, self.grace_period = HEARTBEAT, SILENCE
         self._own: dict[int, Draft] = {}  # by id; ended ones until they have been read
         self._held: set[int] = set()  # studies of which no trial begins beyond the budget
         self._is_sqlite = self.engine.name == "sqlite"
@@ -175,10 +180,14 @@ class TrialStorage(RDBStorage):
             | {"trial_id": trial_id, "objective": objective}
             for objective, value in enumerate(values or ())
         ]
-        with self._transaction("FULL") as connection:
-            self._write(connection, draft, {"state": state, "datetime_complete": now})
-            if rows:
-                connection.execute(insert(models.TrialValueModel), rows)
+        try:
+            with self._transaction("FULL") as connection:
+                self._write(connection, draft, {"state": state, "datetime_complete": now})
+                if rows:
+                    connection.execute(insert(models.TrialValueModel), rows)
+        except UpdateFinishedTrialError:  # others took this process for dead, and try it again
+            del self._own[trial_id]
+            return False
         draft.trial.state, draft.trial.datetime_complete = state, now
         draft.trial.values = None if values is None else list(values)
         return True
@@ -222,6 +231,25 @@ class TrialStorage(RDBStorage):
                 connection.execute(insert(model), rows)
         draft.attributes |= draft.waiting.keys()
         draft.params, draft.waiting = [], {}
+
+    def forget(self, trial_id: int) -> None:
+        """Read a trial from the database again, although it was this process's."""
+        self._own.pop(trial_id, None)
+
+    # Workers of other machines
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with suppress(StorageInternalError):  # the next one is heard again
+            super().record_heartbeat(trial_id)
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        return []  # `fail_dead_trials` ends them, with a reason
+
+    def silent(self, study_id: int) -> set[int]:
+        """The running trials whose heart has not beaten for too long, by the database's clock."""
+        if self.heartbeat_interval is None:
+            return set()
+        return set(super()._get_stale_trial_ids(study_id))
 
     # What is said of a trial
 

@@ -256,7 +256,8 @@ def test_a_trial_that_another_process_ended_is_not_ended_again(url):
     read(url).tell(trial.number, state=TrialState.FAIL)
     trial.set_user_attr("record", "late")
     with pytest.raises(UpdateFinishedTrialError, match="ended by another process"):
-        search.tell(trial, 1.0)
+        write_down(trial)
+    search.tell(trial, 1.0)
     (failed,) = read(url).trials
     assert failed.state == TrialState.FAIL and failed.values is None
     assert "record" not in failed.user_attrs

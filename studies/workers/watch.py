@@ -10,8 +10,9 @@ from typing import Protocol
 import optuna
 from optuna.trial import FrozenTrial
 
+from studies.outbox import Outbox
 from studies.progress import Display, show_progress
-from studies.record import Record
+from studies.retries import put_back
 from studies.runner import FINISHED, Ending, interrupts, trials_in
 from studies.session import Session
 from studies.settings import Settings
@@ -77,7 +78,7 @@ def check_crew(settings: Settings) -> None:
         )
 
 
-def run_with_workers(session: Session, search: optuna.Study, record: Record | None) -> Ending:
+def run_with_workers(session: Session, search: optuna.Study, record: Outbox) -> Ending:
     """Have workers run the trials that were asked for, and show how they get on."""
     settings = session.settings
     asked_for = session.study.n_trials if settings.trials is None else settings.trials
@@ -99,11 +100,11 @@ def run_with_workers(session: Session, search: optuna.Study, record: Record | No
                 withdraw_budget(search)
             crew.stop()
             fail_dead_trials(search)
+            put_back(search)
         watch.look(crew)
         if asked.is_set():
             display.say("Stopped. The same command goes on from here; what there is is written.")
-    if record:
-        record.look_again()
+    record.refresh()
     complaints = crew.complaints()
     if asked.is_set() or watch.is_stopped or is_met(search):
         for complaint in complaints:
@@ -126,7 +127,6 @@ class Watch:
         self._search, self._display = search, display
         self._after_trial = AfterTrial(session.study, display, None)  # workers publish
         self._seen = {trial.number for trial in trials_in(search, *FINISHED)}
-        self.is_stopped = False
 
     def look(self, crew: Crew) -> None:
         """Show what has happened since the last time."""
@@ -135,11 +135,12 @@ class Watch:
         new = [one for one in trials_in(self._search, *FINISHED) if one.number not in self._seen]
         for trial in sorted(new, key=_ended_at):
             self._seen.add(trial.number)
-            self._after_trial(self, trial)
+            self._after_trial.look(self._search, trial)
 
-    def stop(self) -> None:
-        """What AfterTrial says to a search that is to end."""
-        self.is_stopped = True
+    @property
+    def is_stopped(self) -> bool:
+        """Whether there is a reason to stop."""
+        return self.same_error() is not None
 
     def same_error(self) -> str | None:
         """A sentence, once the last trials have failed with nothing but one error."""

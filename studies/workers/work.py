@@ -8,10 +8,10 @@ import time
 
 import optuna
 
-from mlflow_server import Tracking, TrackingError, TrackingRefused
+from studies.outbox import Outbox, publishable
 from studies.progress import Display, show_progress
-from studies.record import Record
-from studies.runner import FINISHED, Ending, Interruption, as_record, interrupts, trials_in
+from studies.retries import put_back
+from studies.runner import FINISHED, Ending, Interruption, interrupts, open_record, trials_in
 from studies.session import Session, open_session
 from studies.settings import Settings
 from studies.storage import (
@@ -26,7 +26,6 @@ from studies.storage import (
 from studies.study import Study, StudyError
 from studies.trial_storage import BudgetTaken
 from studies.trials import AfterTrial, TrialFailed, TrialRunner, as_line
-from studies.worker import WORKER, this_worker
 
 ASKS_EVERY = 1.0  # seconds between two looks at whether the last trials of others have ended
 
@@ -36,12 +35,11 @@ def work(study: Study, settings: Settings) -> bool:
     with interrupts() as asked:  # also while it is joined: a signal must not leave a trial behind
         session = open_session(study, settings, say=print)
         search = join_search(session)
-        record = join_record(session)
+        record = open_record(session, search)
         with show_progress(session.study.metric, budget_of(search)) as display:
             ending = run_until_met(session, search, record, display, asked)
         asked.held = True  # what has ended is published, however often it is interrupted
-        if record:
-            leave(search, record)
+        leave(search, record)
     if ending.error:
         raise StudyError(ending.error)
     return not ending.interrupted
@@ -59,28 +57,10 @@ def join_search(session: Session) -> optuna.Study:
     )
 
 
-def join_record(session: Session) -> Record | None:
-    """The study's parent run, to publish this worker's trials below; None while a server is away,
-    or was when the study was begun: whoever concludes it publishes them."""
-    settings = session.settings
-    try:
-        tracking = Tracking(settings.tracking_uri, settings.artifact_root)
-        experiment = tracking.experiments().get(session.name)
-        parent = tracking.find_study(experiment, session.name) if experiment else None
-    except TrackingRefused:
-        raise
-    except TrackingError as error:
-        if not settings.tracking_uri.startswith("http"):
-            raise
-        print(f"{error} The search goes on without it.")
-        return None
-    return as_record(session, tracking, experiment, parent) if parent else None
-
-
 def run_until_met(
     session: Session,
     search: optuna.Study,
-    record: Record | None,
+    record: Outbox,
     display: Display,
     asked: Interruption,
 ) -> Ending:
@@ -125,12 +105,12 @@ def run_until_met(
         asked.set()
     if asked.is_set():
         return Ending(interrupted=True)
-    return Ending(error=after_trial.same_error())
+    return Ending(error=after_trial.error())
 
 
-def leave(search: optuna.Study, record: Record) -> None:
-    """Publish what this worker still owes of its own trials."""
-    me = this_worker()
-    own = [one for one in trials_in(search, *FINISHED) if one.user_attrs.get(WORKER) == me]
-    if owed := record.settle(own):
+def leave(search: optuna.Study, record: Outbox) -> None:
+    """Publish what this worker still owes: of its own trials, and of those of workers that died."""
+    put_back(search)
+    record.refresh()
+    if owed := record.settle(publishable(trials_in(search, *FINISHED))):
         print(f"{len(owed)} trials wait for MLflow ({record.away}). The next run publishes them.")
