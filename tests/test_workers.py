@@ -71,6 +71,7 @@ def test_sqlite_is_for_a_few_workers_of_one_machine():
     with pytest.raises(StudyError, match="not for other machines"):
         address = {"engine": "ray", "ray_address": "auto"}
         check_crew(settings_of(storage="sqlite:///trials.db", workers=2, **address))
+    check_crew(settings_of(storage="sqlite:///trials.db", ray_address="auto"))
 
 
 def test_an_unknown_engine_lists_the_known_ones(capsys):

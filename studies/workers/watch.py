@@ -62,7 +62,8 @@ def check_crew(settings: Settings) -> None:
     is_file = settings.storage_url.startswith("sqlite")
     if settings.engine not in ENGINES:
         raise StudyError(f"ENGINE must be one of {', '.join(ENGINES)}, got '{settings.engine}'.")
-    if is_file and (settings.workers > A_FEW or settings.ray_address):
+    is_far = settings.engine == "ray" and settings.ray_address
+    if is_file and (settings.workers > A_FEW or is_far):
         what = f"WORKERS={settings.workers}" if settings.workers > A_FEW else "other machines"
         raise StudyError(
             f"SQLite is for one machine and at most {A_FEW} workers, and not for {what}: set "
