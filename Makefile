@@ -122,6 +122,10 @@ dashboard: $(VENV)/ready-dashboard ## Open Optuna's dashboard of all trials on 1
 sync: $(VENV)/ready ## Hand over to MLflow what studies owe it
 	@$(CLI) sync
 
+.PHONY: doctor
+doctor: $(VENV)/ready ## Look whether everything that studies stand on is well
+	@$(CLI) doctor
+
 .PHONY: gc
 gc: $(VENV)/ready ## Remove the files of all but the best trials: [KEEP=20] [DRY=1, at first]
 	@$(CLI) gc $(call option,KEEP,keep) $(call option,DRY,dry)

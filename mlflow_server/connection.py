@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import mlflow
 import requests
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -91,6 +92,15 @@ def local_artifacts(root: Path) -> Path:
 
 def is_server(uri: str) -> bool:
     return urlsplit(uri).scheme in ("http", "https")
+
+
+def server_version(uri: str) -> str:
+    """The version of MLflow that answers; of a database the installed one."""
+    if not is_server(uri):
+        return mlflow.__version__
+    with tracking_errors(f"Asking {uri} for its version"):
+        answer = requests.get(f"{uri.rstrip('/')}/version", timeout=SERVER_ANSWERS_WITHIN)
+        return answer.text.strip()
 
 
 def connect(uri: str) -> MlflowClient:
