@@ -5,6 +5,7 @@ tried again after a while that doubles. What is still owed at the end waits in O
 in the trials' folders for the next run of the study, or for `make sync`.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -38,7 +39,7 @@ def is_told_by_others(trial: FrozenTrial) -> bool:
     One of another machine has its files there; it is given time.
     """
     worker = trial.user_attrs.get(WORKER)
-    if worker is None or worker == _this_worker():
+    if worker is None or worker == _worker(os.getpid()):
         return worker is None and not trial.state.is_finished()
     if trial.state.is_finished() and not is_here(worker):
         return datetime.now() - trial.datetime_complete < OTHERS_PUBLISH_WITHIN
@@ -46,7 +47,7 @@ def is_told_by_others(trial: FrozenTrial) -> bool:
 
 
 @cache
-def _this_worker() -> dict:
+def _worker(pid: int) -> dict:
     return this_worker()
 
 

@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import OperationalError
 
+from studies.patience import patient
 from studies.worker import WORKER, this_worker
 
 TRIALS = models.TrialModel
@@ -75,6 +76,11 @@ class Draft:
     attributes: set[tuple[type, str]] = field(default_factory=set)  # that are in the database
     params: list[dict[str, Any]] = field(default_factory=list)  # rows
     waiting: dict[tuple[type, str], str] = field(default_factory=dict)  # attribute -> JSON
+
+    def is_written(self) -> None:
+        """All of it is in the database: a transaction that fails leaves it waiting."""
+        self.attributes |= self.waiting.keys()
+        self.params, self.waiting = [], {}
 
 
 HEARTBEAT, SILENCE = 60, 300  # seconds: how often a worker is heard, and when it is given up
@@ -165,6 +171,7 @@ class TrialStorage(RDBStorage):
         if draft := self._running(trial_id):
             with self._transaction("FULL" if wait else "NORMAL") as connection:
                 self._write(connection, draft, {"state": TrialState.RUNNING})
+            draft.is_written()
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -188,6 +195,7 @@ class TrialStorage(RDBStorage):
         except UpdateFinishedTrialError:  # others took this process for dead, and try it again
             del self._own[trial_id]
             return False
+        draft.is_written()
         draft.trial.state, draft.trial.datetime_complete = state, now
         draft.trial.values = None if values is None else list(values)
         return True
@@ -229,8 +237,6 @@ class TrialStorage(RDBStorage):
             ]
             if rows:
                 connection.execute(insert(model), rows)
-        draft.attributes |= draft.waiting.keys()
-        draft.params, draft.waiting = [], {}
 
     def forget(self, trial_id: int) -> None:
         """Read a trial from the database again, although it was this process's."""
@@ -371,6 +377,23 @@ class TrialStorage(RDBStorage):
                 connection.rollback()
                 if self._is_sqlite:
                     connection.exec_driver_sql("PRAGMA synchronous = FULL")
+
+
+for name in (
+    "_create_new_trial",
+    "_get_trials",
+    "_set_trial_param",
+    "get_trial",
+    "set_trial_intermediate_value",
+    "set_trial_state_values",
+    "set_trial_system_attr",
+    "set_trial_user_attr",
+    "get_study_directions",
+    "get_study_user_attrs",
+    "set_study_user_attr",
+    "write",
+):  # what a trial's way asks of the database
+    setattr(TrialStorage, name, patient(getattr(TrialStorage, name)))
 
 
 def _copied(trial: FrozenTrial) -> FrozenTrial:

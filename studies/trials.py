@@ -13,8 +13,10 @@ from pathlib import Path
 
 import optuna
 from optuna import Trial, TrialPruned
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
+from sqlalchemy.exc import OperationalError
 
 from studies.outbox import Outbox
 from studies.progress import Display, TrialLine
@@ -217,7 +219,10 @@ class AfterTrial:
         if time.monotonic() - self._looked < LOOKED_EVERY:
             return
         self._looked = time.monotonic()
-        dead = fail_dead_trials(search)
+        try:
+            dead = fail_dead_trials(search)
+        except (StorageInternalError, OperationalError):
+            return  # the database is away: the next look is soon
         for trial in search.get_trials(deepcopy=False) if dead else []:
             if trial.number in dead and self._record:
                 self._record.publish(trial)

@@ -1,13 +1,17 @@
 """`make doctor` on places that are well and ill."""
 
+import io
 import sqlite3
+from contextlib import redirect_stdout
 from dataclasses import replace
 
 import pytest
+from cheap import cheap_study
 from houses import assert_agree
 from optuna.trial import TrialState
 
 from mlflow_server import Tracking
+from studies.runner import run
 from studies.settings import Settings
 from studies.storage import searches
 from studies.upkeep import doctor
@@ -22,8 +26,11 @@ DEAD = {**this_worker(), "started": 0.0}
 @pytest.fixture
 def settings(house):
     """A study of four trials, which has ended."""
-    assert house.start(4, 0.0).wait(timeout=240) == 0, house.heard()
-    return Settings(house.root, house.storage, house.tracking)
+    settings = Settings(house.root, house.storage, house.tracking)
+    asked = replace(settings, data=str(house.images), trials=4, device="cpu")
+    with redirect_stdout(io.StringIO()):
+        assert run(cheap_study(0.0), asked)
+    return settings
 
 
 def ill(settings, capsys):

@@ -3,7 +3,6 @@
 import errno
 from dataclasses import replace
 
-import optuna
 import pytest
 import torch
 from houses import assert_agree
@@ -123,4 +122,3 @@ def test_a_study_whose_record_was_never_opened_is_synchronised_from_its_folder(h
     assert_agree(house, "odd (slices)")
     (parent,) = [run for run in house.runs("odd (slices)") if "trial" not in run.data.tags]
     assert parent.info.status == "FINISHED"
-    assert optuna.load_study(study_name="odd (slices)", storage=house.storage).best_trial
