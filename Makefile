@@ -24,14 +24,16 @@ STUDY_OPTIONS = $(call option,TRIALS,trials) $(call option,TIMEOUT,timeout) $(ca
 	$(call option,DATA,data) $(call option,SPLIT,split) $(call option,PREPROCESS,preprocess) \
 	$(call option,DETECTOR,detector) $(call option,DEVICE,device) $(call option,LABEL,label) \
 	$(call option,TRAIN_ON,train-on) $(call option,GENERATOR,generator)
+WORKERS_OPTIONS = $(call option,WORKERS,workers) $(call option,ENGINE,engine) \
+	$(call option,GPU_SHARE,gpu-share)
 
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 
 .PHONY: study
-study: $(VENV)/ready ## Search: STUDY=global_kmeans [TRIALS=100] [TIMEOUT=] [SEED=0] [DATA=] [SPLIT=] [TRAIN_ON=real] [DEVICE=auto]
-	@$(CLI) run '$(STUDY)' $(STUDY_OPTIONS)
+study: $(if $(filter ray,$(ENGINE)),$(VENV)/ready-cluster,$(VENV)/ready) ## Search: STUDY=global_kmeans [TRIALS=100] [TIMEOUT=] [SEED=0] [DATA=] [SPLIT=] [TRAIN_ON=real] [DEVICE=auto] [WORKERS=1] [ENGINE=local]
+	@$(CLI) run '$(STUDY)' $(STUDY_OPTIONS) $(WORKERS_OPTIONS)
 
 .PHONY: generate
 generate: $(VENV)/ready ## Make synthetic images: [GENERATOR=vae] [N=1500] [FOR=classifier] [SEED=0] [DATA=] [SPLIT=] [DEVICE=]
@@ -116,6 +118,14 @@ ui: $(VENV)/ready ## Open the tracking server on 127.0.0.1 [PORT=5000]
 dashboard: $(VENV)/ready-dashboard ## Open Optuna's dashboard of all trials on 127.0.0.1 [PORT=8080]
 	@$(CLI) dashboard $(call option,PORT,port)
 
+.PHONY: sync
+sync: $(VENV)/ready ## Hand over to MLflow what studies owe it
+	@$(CLI) sync
+
+.PHONY: doctor
+doctor: $(VENV)/ready ## Look whether everything that studies stand on is well
+	@$(CLI) doctor
+
 .PHONY: gc
 gc: $(VENV)/ready ## Remove the files of all but the best trials: [KEEP=20] [DRY=1, at first]
 	@$(CLI) gc $(call option,KEEP,keep) $(call option,DRY,dry)
@@ -185,6 +195,10 @@ $(VENV)/bin/pip:
 $(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
+
+$(VENV)/ready-cluster: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	@touch $(VENV)/ready $@
 
 $(VENV)/ready-dashboard: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dashboard]'

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import mlflow
 import requests
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -29,9 +30,8 @@ SERVER_ANSWERS_WITHIN = 3.0  # seconds
 CLIENT_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a run that is made again by itself is there twice
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
@@ -92,6 +92,15 @@ def local_artifacts(root: Path) -> Path:
 
 def is_server(uri: str) -> bool:
     return urlsplit(uri).scheme in ("http", "https")
+
+
+def server_version(uri: str) -> str:
+    """The version of MLflow that answers; of a database the installed one."""
+    if not is_server(uri):
+        return mlflow.__version__
+    with tracking_errors(f"Asking {uri} for its version"):
+        answer = requests.get(f"{uri.rstrip('/')}/version", timeout=SERVER_ANSWERS_WITHIN)
+        return answer.text.strip()
 
 
 def connect(uri: str) -> MlflowClient:

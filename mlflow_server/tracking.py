@@ -9,6 +9,7 @@ import json
 import math
 import re
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,7 @@ SYSTEM_METRICS_INTERVAL = 2  # seconds
 SYSTEM_METRICS = "system/"  # how their names begin
 VIEW_TAG = "mlflow.sharedViewState."  # + key: where the UI keeps a view that was shared
 CLOSED_TAG = "closed"  # why a run was ended that its own process left RUNNING
+DOUBLE_TAG = "double_of"  # of a run that was deleted: the one that its trial has
 CLEANED_TAG = "cleaned"  # when a run's files were removed; its parameters and metrics stay
 
 Status = Literal["FINISHED", "KILLED", "FAILED"]
@@ -216,7 +218,10 @@ class Tracking:
         with tracking_errors(f"Opening the parent run of {study}"):
             run_id = self.find_study(experiment_id, study)
             if run_id is None:
-                run_id = self._create_run(experiment_id, study, tags={"study": study})
+                made = self._create_run(experiment_id, study, tags={"study": study})
+                run_id = self.find_study(experiment_id, study)
+                if made != run_id:  # another process was faster
+                    self._client.delete_run(made)
             else:
                 self._client.update_run(run_id, status="RUNNING")
             self._client.log_batch(run_id, params=_params(params), tags=_tags(tags))
@@ -227,8 +232,11 @@ class Tracking:
         """The study's parent run, if it has one."""
         query = f"tags.study = {_quoted(study)} AND tags.trial IS NULL"
         with tracking_errors(f"Looking for the parent run of {study}"):
-            found = self._first([experiment_id], query)
-            return found.info.run_id if found else None
+            found = list(self._search([experiment_id], query))
+            oldest = min(
+                found, key=lambda run: (run.info.start_time, run.info.run_id), default=None
+            )
+            return oldest.info.run_id if oldest else None
 
     def close_study(
         self,
@@ -237,15 +245,15 @@ class Tracking:
         status: Status,
         metrics: Mapping[str, float | None],
         tags: Mapping[str, str],
-        note: str,
+        note: str | None,
     ) -> None:
-        """End the parent run with its summary as the note that the UI shows."""
+        """End the parent run with its summary as the note that the UI shows; None leaves that."""
         now = get_current_time_millis()
         with tracking_errors(f"Closing the parent run {run_id}"):
             self._client.log_batch(
                 run_id,
                 metrics=_metrics(metrics, timestamp=now, step=0),
-                tags=_tags({**tags, MLFLOW_RUN_NOTE: note}),
+                tags=_tags({**tags, **_note(note or "")}),
             )
             self._client.set_terminated(run_id, status=status, end_time=now)
 
@@ -340,34 +348,81 @@ class Tracking:
             if found is None and self._writes_rows(experiment_id):
                 return self._insert(experiment_id, parent_run_id, [run])[run.trial]
             if found is None:
-                run_id = self._create_run(experiment_id, run.name, tags=tags, start_ms=run.start_ms)
-                self._complete(run_id, run, epochs_logged=0)
+                own = _trial_tags(run.study, run.trial, parent_run_id)
+                run_id = self._create_run(experiment_id, run.name, tags=own, start_ms=run.start_ms)
+                self._complete(run_id, run, tags, epochs_logged=0)
                 return run_id
             run_id = found.info.run_id
             self._stop_monitor(run_id)
-            if found.info.status != run.status or CLOSED_TAG in found.data.tags:
-                self._client.log_batch(run_id, tags=_tags(tags))
-                self._complete(run_id, run, epochs_logged=self._epochs_logged(run_id, run.history))
+            if found.info.status != run.status or not _is_whole(found):
+                logged = self._epochs_logged(run_id, run.history)
+                self._complete(run_id, run, tags, epochs_logged=logged)
+                if CLOSED_TAG in found.data.tags:  # last: until then not all of it is told
+                    self._client.delete_tag(run_id, CLOSED_TAG)
             return run_id
 
-    def _complete(self, run_id: str, run: TrialRun, *, epochs_logged: int) -> None:
+    def _complete(
+        self, run_id: str, run: TrialRun, tags: Mapping[str, str], *, epochs_logged: int
+    ) -> None:
+        """Files, values, end, in this order: wherever it breaks off, the run is not whole yet, and
+        none that says that it holds something is without it."""
+        if run.artifacts is not None:
+            self._link_folder(run_id, run.artifacts)
         self._client.log_batch(
             run_id,
             metrics=_trial_metrics(run, epochs_logged=epochs_logged),
             params=_params(run.params),
+            tags=_tags(tags),
         )
-        if run.artifacts is not None:
-            self._link_folder(run_id, run.artifacts)
         self._client.set_terminated(run_id, status=run.status, end_time=run.end_ms)
 
     def published_trials(self, experiment_id: str, study: str) -> dict[int, tuple[str, str]]:
-        """Run id and status of every trial, with those that the user has deleted in the UI."""
-        query = f"tags.study = {_quoted(study)} AND tags.trial IS NOT NULL"
+        """Run id and status of every trial, with those that the user has deleted in the UI.
+
+        What was closed before all of it was told counts as RUNNING.
+        """
+        found: dict[int, tuple[str, str]] = {}
         with tracking_errors(f"Listing the published trials of {study}"):
-            return {
-                int(run.data.tags["trial"]): (run.info.run_id, run.info.status)
-                for run in self._search([experiment_id], query, view=ViewType.ALL)
-            }
+            for run in self._trial_runs(experiment_id, study, ViewType.ALL):
+                trial, tags = int(run.data.tags["trial"]), run.data.tags
+                is_there = run.info.lifecycle_stage == LifecycleStage.ACTIVE
+                if DOUBLE_TAG in tags or (trial in found and not is_there):
+                    continue
+                closed = CLOSED_TAG in tags and not _is_whole(run)
+                found[trial] = (run.info.run_id, "RUNNING" if closed else run.info.status)
+        return found
+
+    def drop_doubles(self, experiment_id: str, study: str) -> list[str]:
+        """Delete all but one run of each trial; the ids of those that went.
+
+        A server that answers too late may have made a run that nobody heard of.
+        """
+        runs: dict[str, list[Run]] = {}
+        with tracking_errors(f"Looking for runs of {study} that are there twice"):
+            for run in self._trial_runs(experiment_id, study, ViewType.ACTIVE_ONLY):
+                runs.setdefault(run.data.tags["trial"], []).append(run)
+            return [run_id for same in runs.values() for run_id in self._keep_one(same)[1]]
+
+    def doubles(self, experiment_id: str, study: str) -> list[int]:
+        """The trials that have more than one run."""
+        with tracking_errors(f"Looking for runs of {study} that are there twice"):
+            trials = Counter(
+                int(run.data.tags["trial"])
+                for run in self._trial_runs(experiment_id, study, ViewType.ACTIVE_ONLY)
+            )
+        return sorted(trial for trial, n in trials.items() if n > 1)
+
+    def _trial_runs(self, experiment_id: str, study: str, view: int) -> Iterator[Run]:
+        query = f"tags.study = {_quoted(study)} AND tags.trial IS NOT NULL"
+        return self._search([experiment_id], query, view=view)
+
+    def _keep_one(self, same: list[Run]) -> tuple[Run, list[str]]:
+        """Of the runs of one trial the one that stays, whoever asks, and the others, which go."""
+        keep, *others = sorted(same, key=lambda run: (not _is_whole(run), run.info.run_id))
+        for other in others:
+            self._client.set_tag(other.info.run_id, DOUBLE_TAG, keep.info.run_id)
+            self._client.delete_run(other.info.run_id)
+        return keep, [other.info.run_id for other in others]
 
     def close_running(
         self,
@@ -377,8 +432,10 @@ class Tracking:
         except_run: str,
         reason: str,
         running_trials: Collection[int] = (),
+        before: float = math.inf,
     ) -> list[str]:
-        """End what killed processes left RUNNING; `running_trials` are alive in other workers."""
+        """End what killed processes left RUNNING of the trials `before` this one;
+        `running_trials` are alive in other workers."""
         query = f"tags.study = {_quoted(study)} AND attributes.status = 'RUNNING'"
         closed = []
         with tracking_errors(f"Closing what is left running of {study}"):
@@ -386,6 +443,8 @@ class Tracking:
                 run_id = run.info.run_id
                 trial = run.data.tags.get("trial")
                 if run_id == except_run or (trial and int(trial) in running_trials):
+                    continue
+                if trial and int(trial) >= before:
                     continue
                 self._client.set_tag(run_id, CLOSED_TAG, reason)
                 self._client.set_terminated(run_id, status="KILLED")
@@ -447,6 +506,11 @@ class Tracking:
         with tracking_errors(f"Reading the tags of run {run_id}"):
             return dict(self._client.get_run(run_id).data.tags)
 
+    def status(self, run_id: str) -> str:
+        """A run's state."""
+        with tracking_errors(f"Reading the state of run {run_id}"):
+            return self._client.get_run(run_id).info.status
+
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Give a run these tags."""
         with tracking_errors(f"Tagging run {run_id}"):
@@ -480,9 +544,9 @@ class Tracking:
             return fetch_run_files(self._client, run_id, path, to)
 
     def _link_folder(self, run_id: str, folder: Path) -> None:
-        """Log a folder whose files are never written again: one disk holds them once."""
+        """Log a folder whose files do not change any more: one disk holds them once."""
         location = local_folder(self._client.get_run(run_id).info.artifact_uri)
-        if is_server(self.uri) or location is None:
+        if is_server(self.uri) or location is None or not folder.is_dir():
             self._log_folder(run_id, folder)
         else:
             place(folder, location)
@@ -500,9 +564,9 @@ class Tracking:
         return run.info.run_id
 
     def _find_trial(self, experiment_id: str, study: str, trial: int) -> Run | None:
-        return self._first(
-            [experiment_id], f"tags.study = {_quoted(study)} AND tags.trial = '{trial}'"
-        )
+        query = f"tags.study = {_quoted(study)} AND tags.trial = '{trial}'"
+        found = list(self._search([experiment_id], query))
+        return self._keep_one(found)[0] if found else None
 
     def _first(self, experiments: list[str], query: str) -> Run | None:
         runs = self._client.search_runs(
@@ -544,6 +608,11 @@ class Tracking:
         monitor = self._monitors.pop(run_id, None)
         if monitor is not None:
             monitor.finish()
+
+
+def _is_whole(run: Run) -> bool:
+    """Whether all of a trial has been told: a run that ended, and not because it was closed."""
+    return run.info.status != "RUNNING" and CLOSED_TAG not in run.data.tags
 
 
 def view_key(study: str) -> str:

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import optuna
 from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import OperationalError
 
 from mlflow_server import TrackingError
 from studies import commands
@@ -43,9 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
     except INPUT_ERRORS as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
-    except StorageInternalError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        print(f"Optuna's storage does not answer ({reason}). Is the disk full?", file=sys.stderr)
+    except (StorageInternalError, OperationalError) as error:
+        cause = error if isinstance(error, OperationalError) else error.__cause__ or error
+        reason = str(cause).splitlines()[0]
+        print(
+            f"Optuna's storage does not answer ({reason}). Is the disk full, or the database away? "
+            "What had ended is kept: the same command goes on from there.",
+            file=sys.stderr,
+        )
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -107,7 +107,7 @@ def classifier_study(
 
     def fit(params: Params, lab: Lab, news: News) -> Classification:
         searched = {key: value for key, value in params.items() if key != "threshold"}
-        spec = ClassifierSpec(fixed[params["variant"]] | searched, lab.seed)
+        spec = lab.in_batches(ClassifierSpec(fixed[params["variant"]] | searched, lab.seed))
         classifier = fit_classifier(
             spec,
             lab.splits,

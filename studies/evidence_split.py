@@ -73,7 +73,7 @@ def score_split(session: Session) -> Split:
             "has no answer and there is nothing to average. Ask for more TRIALS."
         )
     method = read_answers(session.study.name, answers_path(session, best))
-    candidate = session.study.fit(best.params, session.lab, News())
+    candidate = session.study.fit(best.params, session.lab.of(best), News())
     operating, note = operating_point(session, candidate, method)
     asked = CONFOUNDS | (REFERENCES if has_frozen_features() else {})
     others = {name: once(session, name, ask) for name, ask in asked.items()}

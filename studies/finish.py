@@ -103,7 +103,7 @@ class Decision:
 def conclude(session: Session, search: optuna.Study) -> Decision:
     """Score the best feasible trial and the floors on the test split."""
     best = best_feasible(search)
-    candidate = session.study.fit(best.params, session.lab, News()) if best else None
+    candidate = session.study.fit(best.params, session.lab.of(best), News()) if best else None
     winner = score_on_test(session, search, best, candidate) if best else None
     beside = score_floors(session)
     places = locate(session, best, candidate) if best else None

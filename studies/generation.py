@@ -42,7 +42,7 @@ def generator_study(
 
     def fit(params: Params, lab: Lab, news: News) -> Generation:
         check_groups(lab)
-        spec = GeneratorSpec(name, fixed | params, lab.seed)
+        spec = lab.in_batches(GeneratorSpec(name, fixed | params, lab.seed))
         fitted = {label: fit_class(spec, label, lab, news) for label in CLASSES}
         return Generation(spec.complete(), fitted)
 

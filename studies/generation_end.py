@@ -142,7 +142,7 @@ class Generated:
 def conclude(session: Session, search: optuna.Study) -> Generated:
     """Measure the best feasible trial, and what stands beside it, against the test split."""
     best = best_feasible(search)
-    candidate = session.study.fit(best.params, session.lab, News()) if best else None
+    candidate = session.study.fit(best.params, session.lab.of(best), News()) if best else None
     rows = measure_on_test(session, search, best, candidate) if best else {}
     trials = begun(search)
     seconds = sum(trial.duration.total_seconds() for trial in trials if trial.duration)

@@ -328,7 +328,7 @@ def pair_figure(board: Board) -> dict[str, Image.Image]:
         if is_first and (row.model, row.source) == (GIAEM, REAL_IMAGES):
             session = board.session(cell)
             best = best_feasible(open_search(session, board.storage))
-            candidate = session.study.fit(best.params, session.lab, News())
+            candidate = session.study.fit(best.params, session.lab.of(best), News())
             return {caption: draw_pair(candidate, session.lab)}
     return {}
 

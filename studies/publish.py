@@ -1,4 +1,4 @@
-"""A study's end made public: the report on disk, its parent run, and the registered model."""
+"""A study's end made public: the report on disk, and what its parent run holds and links to."""
 
 import copy
 import json
@@ -7,10 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import optuna
-from optuna.trial import FrozenTrial
 
 from mlflow_server.files import link
-from mlflow_server.registry import register
 from mlflow_server.server import artifact_url, run_url, runs_url
 from mlflow_server.tracking import view_key
 from studies.finish import ANSWERS, FLOOR_ANSWERS
@@ -66,18 +64,18 @@ def write_evidence(session: Session, conclusion: Conclusion, report: Path, folde
     conclusion.write(folder)
 
 
-def shortcuts(record: Record, best: FrozenTrial | None) -> str:
-    """A line of links, for the UI, to what is looked for first."""
+def shortcuts(record: Record, best: int | None) -> str:
+    """A line of links, for the UI, to what is looked for first; `best` is a trial's number."""
     experiment, parent = record.experiment_id, record.parent_id
     pages = {
         "summary": run_url("", experiment, parent),
         "report": artifact_url("", experiment, parent, "report.html"),
         "trials, best first": runs_url("", experiment, view_key(record.study)),
     }
-    if best:
-        run_id = record.published[best.number]
+    if best is not None:
+        run_id = record.published[best]
         pages = {
-            f"best trial ({best.number})": run_url("", experiment, run_id),
+            f"best trial ({best})": run_url("", experiment, run_id),
             "its pictures": artifact_url("", experiment, run_id, ""),
             **pages,
         }
@@ -91,27 +89,3 @@ def keep_answers(record: Record, trial: int, evidence: Path) -> None:
         for path in filter(Path.exists, found):
             shutil.copy(path, scratch)
         record.tracking.log_artifacts(record.published[trial], Path(scratch), TEST_FOLDER)
-
-
-def register_winner(session: Session, record: Record, conclusion: Conclusion) -> str:
-    """Register the winner's model as a version of the study's name, alias `candidate`."""
-    best = conclusion.best
-    folder = session.folder / "winner"
-    conclusion.candidate.predictor(session.lab).save(folder)
-    uri = record.log_model(best, folder)
-    shutil.rmtree(folder)
-    return register(
-        record.tracking.uri,
-        uri,
-        session.slug,
-        alias="candidate",
-        tags={
-            **session.tags(),
-            TEST_SPLIT: session.test_split,
-            "kind": session.study.kind,
-            "study": session.name,
-            "trial": str(best.number),
-            "run_id": record.published[best.number],
-        },
-        description=conclusion.summary(),
-    )

@@ -1,29 +1,28 @@
-"""What MLflow is told of a study: beside the search, never in its way, and each trial once.
+"""What MLflow is told of a study, and how: each trial once, whoever tells it and however often.
 
 Everything that is published waits in Optuna's storage and in the trial's folder until MLflow has
-it, so that a tracking server may be away: the next run of the study publishes what is owed.
+it. When it is told, and what happens while it does not listen, is the outbox's (outbox.py).
 """
 
 import shutil
-import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
+from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from mlflow_server import Tracking, TrackingError, TrialRun
+from mlflow_server import Tracking, TrackingError, TrackingRefused, TrialRun
 from mlflow_server.files import place, share
 from mlflow_server.registry import Flavour, log_model
 from mlflow_server.tracking import CLEANED_TAG
+from studies.retries import INTERRUPTED, RETRY_OF
+from studies.trial_storage import FAILED
 
 REPORTED = "record"  # a trial's user attribute with all that is published of it
-INTERRUPTED = "interrupted"
-FAILED = "error"
-GATHERED = 1.0  # seconds in which ended trials are gathered, to be published together
+LOCK = ".lock"  # in a trial's folder, of whoever publishes it
 AT_ONCE = 100  # trials in a transaction: others wait for its end
 ARTIFACTS, MODEL = "artifacts", "model"
 OWN_FOLDER = "head"  # below a run's artifacts, beside a folder for the weights of each network
@@ -43,7 +42,7 @@ class ModelFormat:
 
 @dataclass
 class Record:
-    """The parent run of a study and the thread that publishes its trials."""
+    """The runs of one study: its parent, and one of each trial, written here and now."""
 
     tracking: Tracking
     study: str
@@ -52,64 +51,93 @@ class Record:
     trials_folder: Path
     weights_folder: Path
     model_format: ModelFormat
-    away: str | None = None  # why MLflow does not hear, once it does not
     published: dict[int, str] = field(default_factory=dict)  # trial -> run id
     begun: set[int] = field(default_factory=set)  # trials that have a run before they have ended
+    _weights: dict[str, str] = field(default_factory=dict)  # key of a network's weights -> run id
+    _live: dict[int, str] = field(default_factory=dict)  # trial in training -> run id
 
-    def __post_init__(self):
-        self._queue: SimpleQueue[Callable[[], None] | FrozenTrial | None] = SimpleQueue()
-        self._weights: dict[str, str] = {}  # key of a network's weights -> run id
-        self._live: dict[int, str] = {}  # trial in training -> run id
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-        self._thread.start()
-
-    def begin_training(self, trial: int, started_ms: int) -> None:
+    def open_run(self, trial: int, started_ms: int) -> None:
         """A trial trains: its run is opened now, so that its epochs can be watched."""
+        self.begun.add(trial)  # also where this fails: the run may be there all the same
+        self._live[trial] = self.tracking.open_trial(
+            self.experiment_id,
+            self.parent_id,
+            self.study,
+            trial,
+            trial_name(self.study, trial),
+            started_ms,
+        )
 
-        self.begun.add(trial)
-
-        def open_run() -> None:
-            self._live[trial] = self.tracking.open_trial(
-                self.experiment_id,
-                self.parent_id,
-                self.study,
-                trial,
-                trial_name(self.study, trial),
-                started_ms,
-            )
-
-        self._queue.put(open_run)
-
-    def on_epoch(self, trial: int, epoch: int, metrics: dict[str, float]) -> None:
+    def log_epoch(self, trial: int, epoch: int, metrics: dict[str, float]) -> None:
         """An epoch of a trial that trains."""
+        if trial in self._live:
+            self.tracking.log_epoch(self._live[trial], epoch, metrics)
 
-        def log_epoch() -> None:
-            if trial in self._live:
-                self.tracking.log_epoch(self._live[trial], epoch, metrics)
+    def is_owed(self, trial: FrozenTrial) -> bool:
+        """Whether an ended trial has no run yet, or something of it still waits on the disk."""
+        waits = (self.trials_folder / str(trial.number)).exists()
+        return waits or trial.number not in self.published
 
-        self._queue.put(log_epoch)
+    def write(self, trials: Iterable[FrozenTrial]) -> None:
+        """Publish ended trials: together but for those that may have a run already, and those whose
+        run will hold weights that others link to.
 
-    def publish(self, trial: FrozenTrial) -> None:
-        """Publish a finished trial soon."""
-        self._queue.put(trial)
+        What one of them fails of does not keep the others; where two fail, all would. Raises what
+        the last one failed of.
+        """
+        together: list[FrozenTrial] = []
+        failures = []
+        for trial in trials:
+            if trial.number in self.published:
+                self._write(lambda trial=trial: self._finish_published(trial), failures)
+            elif trial.number in self.begun or set(needed_weights(trial)) - self._weights.keys():
+                self._write(lambda trial=trial: self._publish_one(trial), failures)
+            else:
+                together.append(trial)
+            if len(failures) > 1:
+                break
+        for start in range(0, len(together), AT_ONCE):
+            some = together[start : start + AT_ONCE]
+            if len(failures) < 2:
+                self._write(lambda some=some: self._publish_together(some), failures)
+        if failures:
+            raise failures[-1]
 
-    def settle(self, finished: Iterable[FrozenTrial]) -> list[int]:
-        """Wait until all is published, try once more what is not, and return what is owed."""
-        self._queue.put(None)
-        self._thread.join()
-        self.away = None
-        owed = [trial for trial in finished if trial.number not in self.published]
-        for trial in owed:
-            if self.away is None:
-                self._try(lambda trial=trial: self._publish_one(trial))
-        return [trial.number for trial in owed if trial.number not in self.published]
+    @staticmethod
+    def _write(job: Callable[[], None], failures: list[Exception]) -> None:
+        try:
+            job()
+        except TrackingRefused:
+            raise
+        except (TrackingError, OSError) as error:
+            failures.append(error)
 
-    def log_model(self, trial: FrozenTrial, folder: Path) -> str:
+    def drop_doubles(self) -> None:
+        """Keep one run of each trial."""
+        dropped = set(self.tracking.drop_doubles(self.experiment_id, self.study))
+        if dropped:
+            self.published = {n: run for n, run in self.published.items() if run not in dropped}
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Learn what other processes have published meanwhile."""
+        found = self.tracking.published_trials(self.experiment_id, self.study)
+        self.published |= {trial: run for trial, (run, status) in found.items() if ended(status)}
+
+    def ensure(self, trial: FrozenTrial | None) -> None:
+        """Have a trial's run there, whichever process was to publish it."""
+        if trial is not None and trial.number not in self.published:
+            self.refresh()
+        if trial is not None and trial.number not in self.published:
+            self.begun.add(trial.number)
+            self.write([trial])
+
+    def log_model(self, trial: int, folder: Path, weights: Iterable[str]) -> str:
         """The address of a published trial's model; logged now if it has none yet."""
-        return self._log_model(self.published[trial.number], trial, folder)
+        return self._log_model(self.published[trial], trial, folder, weights)
 
-    def _log_model(self, run_id: str, trial: FrozenTrial, folder: Path) -> str:
-        for key in _needed(trial):  # what the cache has lies on the disk once
+    def _log_model(self, run_id: str, trial: int, folder: Path, weights: Iterable[str]) -> str:
+        for key in weights:  # what the cache has lies on the disk once
             share(folder, self.weights_folder / key)
         return log_model(
             self.tracking.uri,
@@ -120,60 +148,28 @@ class Record:
             loader=self.model_format.loader,
             code_paths=self.model_format.code_paths,
             pip_requirements=self.model_format.requirements,
-            metadata={"study": self.study, "trial": trial.number},
+            metadata={"study": self.study, "trial": trial},
         )
 
-    def _work(self) -> None:
-        job = self._queue.get()
-        while job is not None:
-            if callable(job):
-                self._try(job)
-                job = self._queue.get()
-            else:
-                trials, job = self._gather(job)
-                self._try(lambda trials=trials: self._publish(trials))
-
-    def _gather(
-        self, first: FrozenTrial
-    ) -> tuple[list[FrozenTrial], Callable[[], None] | FrozenTrial | None]:
-        """The trials that end within a second of this one, and what else there is to do then."""
-        trials, until = [first], time.monotonic() + GATHERED
-        while True:
-            try:
-                job = self._queue.get(timeout=max(0.0, until - time.monotonic()))
-            except Empty:
-                return trials, self._nothing
-            if job is None or callable(job):
-                return trials, job
-            trials.append(job)
-
-    @staticmethod
-    def _nothing() -> None:
-        """Nothing to do but to wait for the next trial."""
-
-    def _try(self, job: Callable[[], None]) -> None:
-        try:
-            job()
-        except (TrackingError, OSError) as error:
-            self.away = str(error)
-
-    def _publish(self, trials: list[FrozenTrial]) -> None:
-        """Publish trials of this process, together but for those that have a run already, and
-        those whose run will hold weights that others link to."""
-        together = []
-        for trial in trials:
-            if trial.number in self.begun or set(_needed(trial)) - self._weights.keys():
-                self._publish_one(trial)
-            else:
-                together.append(trial)
-        for start in range(0, len(together), AT_ONCE):
-            self._publish_together(together[start : start + AT_ONCE])
-
     def _publish_one(self, trial: FrozenTrial) -> None:
-        run, held = self._as_run(trial)
-        run_id = self.tracking.publish_trial(self.experiment_id, self.parent_id, run)
-        self._weights |= dict.fromkeys(held, run_id)
-        self._conclude([(trial, run, run_id)])
+        with self._alone(trial):
+            run, held = self._as_run(trial)
+            run_id = self.tracking.publish_trial(self.experiment_id, self.parent_id, run)
+            self._weights |= dict.fromkeys(held, run_id)
+            self._conclude([(trial, run, run_id)])
+
+    @contextmanager
+    def _alone(self, trial: FrozenTrial) -> Iterator[None]:
+        """Processes of this machine that publish one trial do so one after the other."""
+        folder = self.trials_folder / str(trial.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / LOCK):
+            yield
+
+    def _finish_published(self, trial: FrozenTrial) -> None:
+        """A trial with a run, of which something waits on the disk: its model, or nothing."""
+        run, _ = self._as_run(trial)
+        self._conclude([(trial, run, self.published[trial.number])])
 
     def _publish_together(self, trials: list[FrozenTrial]) -> None:
         runs = [self._as_run(trial)[0] for trial in trials]
@@ -199,7 +195,7 @@ class Record:
         for trial, _, run_id in written:
             folder = self.trials_folder / str(trial.number)
             if (folder / MODEL).exists():
-                self._log_model(run_id, trial, folder / MODEL)
+                self._log_model(run_id, trial.number, folder / MODEL, needed_weights(trial))
         self._hold_what_was_cleaned(written)
         for trial, _, run_id in written:
             self.published[trial.number] = run_id
@@ -248,13 +244,17 @@ def as_run(study: str, trial: FrozenTrial, artifacts: Path) -> TrialRun:
     if trial.state == TrialState.FAIL:
         attributes = trial.user_attrs
         tags["reason"] = attributes.get(FAILED) or attributes.get(INTERRUPTED, "its process died")
+    if RETRY_OF in trial.user_attrs:
+        tags[RETRY_OF] = str(trial.user_attrs[RETRY_OF])
+    start_ms = round(trial.datetime_start.timestamp() * 1000)
+    end_ms = round(trial.datetime_complete.timestamp() * 1000)
     return TrialRun(
         study=study,
         trial=trial.number,
         name=trial_name(study, trial.number),
         status=run_status(trial),
-        start_ms=round(trial.datetime_start.timestamp() * 1000),
-        end_ms=round(trial.datetime_complete.timestamp() * 1000),
+        start_ms=start_ms,
+        end_ms=max(start_ms, end_ms),  # a clock may have been put back
         params=trial.params,
         metrics=report.get("metrics", {}),
         history=report.get("history", []),
@@ -272,7 +272,13 @@ def run_status(trial: FrozenTrial) -> str:
     return "FAILED" if FAILED in trial.user_attrs else "KILLED"
 
 
-def _needed(trial: FrozenTrial) -> list[str]:
+def ended(status: str) -> bool:
+    """Whether a run in this state is what its trial became."""
+    return status != "RUNNING"
+
+
+def needed_weights(trial: FrozenTrial) -> list[str]:
+    """The cache's keys of the networks that a trial judges with."""
     return list(reported(trial).get("weights", {}).values())
 
 

@@ -31,7 +31,7 @@ from training.data import Dataset, Splits, leaks_by_class, load, split
 from training.data.join import join
 from training.data.synthetic import SyntheticSet, is_synthetic, read_synthetic
 from training.detector import DetectorSpec
-from training.device import device_summary, resolve_device, resolve_precision
+from training.device import cap_memory, device_summary, resolve_device, resolve_precision
 from training.features import FeatureStore
 from training.generator import generators
 
@@ -206,6 +206,7 @@ def open_session(
     """
     check_settings(study, settings)
     device = resolve_device(settings.device)
+    cap_memory(device, settings.gpu_share)
     detector = settings.detector
     if detector == SEARCHED_DETECTOR:
         detector = DEFAULT_DETECTOR

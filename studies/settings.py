@@ -41,6 +41,10 @@ class Settings:
     train_on: str = REAL
     generator: str = DEFAULT_GENERATOR
     cache_gb: float = CACHE_GB
+    workers: int = 1
+    engine: str = "local"  # or "ray", or "elsewhere": who starts the workers
+    ray_address: str | None = None
+    gpu_share: float | None = None  # of its GPU's memory, for each worker
 
     @property
     def artifact_root(self) -> Path:
@@ -126,6 +130,11 @@ def slug(name: str) -> str:
 
 def check_settings(study: Study, settings: Settings) -> None:
     """Refuse combinations that have no meaning."""
+    if settings.gpu_share and settings.device in ("cpu", "mps"):
+        raise StudyError(
+            f"GPU_SHARE={settings.gpu_share:g} has no meaning with DEVICE={settings.device}: it "
+            "is a share of a CUDA device's memory. Leave it out."
+        )
     searches_detectors = "detector" in study.space or study.name in detectors()
     if settings.detector != DEFAULT_DETECTOR and (searches_detectors or study.kind != "detector"):
         why = "chooses its detector itself" if study.kind == "detector" else "has no detector"

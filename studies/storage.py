@@ -9,20 +9,23 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from studies.retries import INTERRUPTED, end_dead
 from studies.sampler import sampler_of
 from studies.space import Space
 from studies.study import StudyError
-from studies.trial_storage import TrialStorage
-from studies.worker import WORKER, is_alive
+from studies.trial_storage import BUDGET, TrialStorage
+from studies.worker import WORKER, is_alive, this_worker
 
 SPECIFICATION = "specification"
-INTERRUPTED = "interrupted"
+PROCESS_DIED = "its process died"
+MACHINE_SILENT = "its machine has not been heard of"
 
 
 class DashboardStorage(RDBStorage):
@@ -40,15 +43,22 @@ class DashboardStorage(RDBStorage):
 
 def open_storage(url: str, kind: type[RDBStorage] = TrialStorage) -> RDBStorage:
     """The storage at a database URL, made when it is new."""
-    arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
-        return kind(url, engine_kwargs=arguments)
+        return kind(url, engine_kwargs=engine_arguments(url))
     except (RuntimeError, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(
             f"Optuna cannot use {url} ({reason}). It may come from another version: run "
             f"`optuna storage upgrade --storage {url}`, or move it away to start anew."
         ) from error
+
+
+def engine_arguments(url: str) -> dict[str, Any]:
+    """How a database is spoken to: SQLite is waited for while others write; of a server's
+    connections, which all workers share, each takes few, and asks whether they still live."""
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": 60}}
+    return {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
 
 
 def open_study(
@@ -73,6 +83,77 @@ def open_study(
     else:
         study.set_user_attr(SPECIFICATION, specification)
     return study
+
+
+def join_study(
+    storage: RDBStorage,
+    name: str,
+    specification: dict[str, Any],
+    *,
+    space: Space,
+    pruner: BasePruner,
+    seed: int,
+) -> optuna.Study:
+    """A study that was begun elsewhere, as one of its workers has it: held to its budget."""
+    try:
+        study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
+    except KeyError as error:
+        raise StudyError(
+            f"There is no study '{name}' in {place_of(storage)} to join. Begin it with `make "
+            "study` and WORKERS= (ENGINE=elsewhere starts none), with the same variables and the "
+            "same OPTUNA_STORAGE."
+        ) from error
+    if budget_of(study) is None:
+        raise StudyError(
+            f"The study '{name}' does not say how many trials it is to have. Begin it with `make "
+            "study` and WORKERS= (ENGINE=elsewhere starts none)."
+        )
+    refuse_changes(name, old=study.user_attrs.get(SPECIFICATION, {}), new=specification)
+    drawn = len(study.get_trials(deepcopy=False))
+    own = [seed, drawn, *json.dumps(this_worker()).encode()]  # two workers must not draw the same
+    study.sampler = sampler_of(space, seed=int(np.random.SeedSequence(own).generate_state(1)[0]))
+    backend_of(study).hold_to_budget(study._study_id)
+    return study
+
+
+def place_of(storage: RDBStorage) -> str:
+    """A storage's address without its password."""
+    return storage.engine.url.render_as_string(hide_password=True)
+
+
+def backend_of(study: optuna.Study) -> TrialStorage:
+    """The database behind what Optuna remembers of it."""
+    return study._storage._backend
+
+
+def budget_of(study: optuna.Study) -> int | None:
+    """How many ended trials the study is to have; None where nobody has said so."""
+    return study.user_attrs.get(BUDGET)
+
+
+def n_ended(study: optuna.Study) -> int:
+    """How many trials count for the budget: complete, pruned, or failed of their own error."""
+    return backend_of(study).n_ended(study._study_id)
+
+
+def is_met(study: optuna.Study) -> bool:
+    """Whether all trials that the study is to have have ended."""
+    return n_ended(study) >= (budget_of(study) or 0)
+
+
+def give_budget(study: optuna.Study, n_trials: int) -> int:
+    """Have the study's workers run this many trials more; how many it is to have then.
+
+    A budget that is not met is finished first: whoever gave it has died, and its workers may live.
+    """
+    if is_met(study):
+        study.set_user_attr(BUDGET, n_ended(study) + n_trials)
+    return budget_of(study)
+
+
+def withdraw_budget(study: optuna.Study) -> None:
+    """Have no worker begin another trial, wherever it is."""
+    study.set_user_attr(BUDGET, min(budget_of(study) or 0, n_ended(study)))
 
 
 def write_down(trial: Trial, *, wait: bool = False) -> None:
@@ -115,15 +196,30 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def fail_dead_trials(study: optuna.Study) -> list[int]:
-    """Fail the running trials whose process is gone, and return their numbers.
+    """Fail the running trials whose process is gone and put their points back; the numbers of those
+    that no other worker failed meanwhile.
 
     A running trial repels the sampler from its place, so a dead one must not stay.
     """
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    dead = [trial.number for trial in running if not _may_be_alive(trial)]
-    for number in dead:
-        study.tell(number, state=TrialState.FAIL)
-    return dead
+    silent = silent_trials(study) if running else set()
+    failed = []
+    for trial in running:
+        if not _may_be_alive(trial):
+            reason = PROCESS_DIED
+        elif trial._trial_id in silent:
+            reason = MACHINE_SILENT
+        else:
+            continue
+        if end_dead(study, trial, reason):
+            failed.append(trial.number)
+    return failed
+
+
+def silent_trials(study: optuna.Study) -> set[int]:
+    """The ids of running trials whose worker has not been heard of for longer than it may be."""
+    backend = getattr(study._storage, "_backend", None)
+    return backend.silent(study._study_id) if isinstance(backend, TrialStorage) else set()
 
 
 def _may_be_alive(trial: FrozenTrial) -> bool:

@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import optuna
@@ -42,6 +42,10 @@ SHOWN = (
 )
 
 
+BATCHES = "batches"  # a trial's user attribute and a run's tag: that it trained with HALF of them
+HALF = "half, after the device's memory was full"
+
+
 class StudyError(ValueError):
     """A study that cannot be found, resumed or run as asked; the message says the cure."""
 
@@ -64,6 +68,18 @@ class Answers(NamedTuple):
     groups: np.ndarray  # int64 (n,)
     scores: np.ndarray  # float64 (n,), high means tumour
     predicted: np.ndarray  # int64 (n,)
+
+
+class TrainingSpec(Protocol):
+    """What is trained: a frozen dataclass with its hyperparameters."""
+
+    hyperparameters: dict[str, object]
+
+    def complete(self) -> "TrainingSpec":
+        """The same with every hyperparameter written out."""
+
+
+Spec = TypeVar("Spec", bound=TrainingSpec)
 
 
 class Savable(Protocol):
@@ -147,6 +163,7 @@ class Lab:
     precision: str
     seed: int
     detector: str = "brain_cvae"
+    batches: float = 1.0  # trainings take batches of this share of what they are given
     _detectors: dict[str, FittedDetector] = field(default_factory=dict, repr=False)
     _maps: dict[str, ErrorMaps] = field(default_factory=dict, repr=False)
     _kept_maps: dict[str, KeptMaps] = field(default_factory=dict, repr=False)
@@ -170,7 +187,7 @@ class Lab:
 
     def fit_detector(self, hyperparameters: Params, news: News) -> FittedDetector:
         """The detector with these hyperparameters: from memory, from the cache, or trained now."""
-        spec = DetectorSpec(self.detector, hyperparameters, self.seed)
+        spec = self.in_batches(DetectorSpec(self.detector, hyperparameters, self.seed))
         known = repr(spec)
         if known not in self._detectors:
             fitted = fit_detector(
@@ -184,6 +201,24 @@ class Lab:
             self._detectors.clear()  # one at a time: weights and maps are tens of megabytes
             self._detectors[known] = fitted
         return self._detectors[known]
+
+    def in_batches(self, spec: Spec) -> Spec:
+        """What is to be trained, in batches that the device has memory for."""
+        hyperparameters = spec.complete().hyperparameters
+        if self.batches == 1 or "batch_size" not in hyperparameters:
+            return spec
+        batch_size = max(1, round(hyperparameters["batch_size"] * self.batches))
+        return replace(spec, hyperparameters={**spec.hyperparameters, "batch_size": batch_size})
+
+    def with_half_batches(self) -> "Lab":
+        """The same with batches of half the size, and nothing in the device's memory yet."""
+        for kept in (self._detectors, self._maps, self._kept_maps):
+            kept.clear()
+        return replace(self, batches=self.batches / 2)
+
+    def of(self, trial: FrozenTrial) -> "Lab":
+        """What a trial that has ended had at hand."""
+        return self.with_half_batches() if BATCHES in trial.user_attrs else self
 
     def validation_maps(self, detector: FittedDetector) -> ErrorMaps:
         """Error maps of the validation split."""

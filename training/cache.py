@@ -1,7 +1,8 @@
 """A folder of results that are made once: one entry a key, complete or not there at all.
 
 Owns keys, locks between processes, checksums and what happens when the disk is full. Knows
-nothing of what an entry holds.
+nothing of what an entry holds. Machines may share it through a file system that has `flock`, as NFS
+and Lustre do: the lock of a process ends with it, or with its machine's lease.
 """
 
 import errno
@@ -102,8 +103,8 @@ class Cache:
 
     def _intact(self, folder: Path) -> bool:
         """Whether the entry is there and its files are those that were written."""
-        if not folder.exists():
-            return False
+        if not folder.exists() and folder not in self.root.iterdir():
+            return False  # listed too: NFS remembers for a while what had not been there
         try:
             written = json.loads((folder / CHECKSUMS).read_text())
         except (OSError, ValueError):

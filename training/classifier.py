@@ -24,6 +24,7 @@ from training.error_maps import as_batches
 from training.features import FeatureStore
 from training.kept_fit import keep_fit
 from training.loop import TrainingError
+from training.resumption import Resumption, beside
 
 # What a classifier has besides the network's own hyperparameters and its schedule.
 DEFAULTS = {"group_power": 0.5, "flips": "all"}
@@ -128,7 +129,8 @@ def fit_classifier(
 
     def fit(folder: Path) -> tuple[BrainCNN, loop.Training]:
         network = spec.build()
-        return network, _train(network, spec, splits, store, precision, on_epoch)
+        training = _train(network, spec, splits, store, precision, on_epoch, beside(folder))
+        return network, training
 
     kept = keep_fit(
         store.cache,
@@ -185,7 +187,9 @@ def _of_batches(
     return torch.cat([answer(x).cpu() for x in as_batches(images, device)]).numpy()
 
 
-def _train(network, spec, splits, store, precision, on_epoch) -> loop.Training:
+def _train(
+    network, spec, splits, store, precision, on_epoch, resumption: Resumption
+) -> loop.Training:
     dataset, device, val = store.dataset, store.device, splits.val
     seen = as_often(splits.train, dataset, power=spec.hyperparameters["group_power"])
 
@@ -208,6 +212,7 @@ def _train(network, spec, splits, store, precision, on_epoch) -> loop.Training:
         watched=WATCHED,
         monitor=val_auroc,
         on_epoch=on_epoch,
+        resumption=resumption,
     )
 
 

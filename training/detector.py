@@ -28,6 +28,7 @@ from training.families import modules_that_build
 from training.features import FeatureStore
 from training.kept_fit import keep_fit
 from training.loop import Training, TrainingError
+from training.resumption import Resumption, beside
 
 # How errors become maps can change after a fit; the grey values that it saw cannot.
 AFTER_FIT = tuple(name for name in error_mapper.DEFAULTS if name != "intensity")
@@ -144,7 +145,7 @@ def fit_detector(
         store.cache,
         key,
         build=spec.build,
-        fit=lambda folder: fit.run(on_epoch),
+        fit=lambda folder: fit.run(on_epoch, beside(folder)),
         about={"spec": asdict(spec)},
         device=store.device,
         on_train=on_train,
@@ -173,7 +174,7 @@ class _Fit:
     members: dict[str, FittedDetector]
     key: str
 
-    def run(self, on_epoch) -> tuple[ErrorMapper, Training]:
+    def run(self, on_epoch, resumption: Resumption) -> tuple[ErrorMapper, Training]:
         """Learn the grey values, then the network, then how large a healthy error is."""
         started = time.perf_counter()
         mapper = DetectorSpec(self.spec.name, self.spec.fitted(), self.spec.seed).build()
@@ -183,14 +184,16 @@ class _Fit:
         if mapper.intensity == "histogram":
             mapper.template.copy_(torch.from_numpy(intensity.learn_template(images[train])))
         mapper.to(self.store.device)
-        training = self._learn(mapper, train, on_epoch)
+        training = self._learn(mapper, train, on_epoch, resumption)
         mapper.reference.copy_(self._reference(mapper))
         return mapper, training._replace(seconds=time.perf_counter() - started)
 
-    def _learn(self, mapper: ErrorMapper, train: np.ndarray, on_epoch) -> Training:
+    def _learn(
+        self, mapper: ErrorMapper, train: np.ndarray, on_epoch, resumption: Resumption
+    ) -> Training:
         """By gradient, from features, or nothing where the members are all there is to learn."""
         if hasattr(mapper.network, "train_step"):
-            return self._train(mapper, train, on_epoch)
+            return self._train(mapper, train, on_epoch, resumption)
         if hasattr(mapper.network, "learn"):
             groups = torch.from_numpy(self.store.dataset.groups[train])
             features = self._features(mapper, train)(())
@@ -198,7 +201,9 @@ class _Fit:
             mapper.network.learn(features.to(device).float(), groups.to(device))
         return Training(best_epoch=0, history=[], seconds=0.0)
 
-    def _train(self, mapper: ErrorMapper, train: np.ndarray, on_epoch) -> Training:
+    def _train(
+        self, mapper: ErrorMapper, train: np.ndarray, on_epoch, resumption: Resumption
+    ) -> Training:
         dataset, val, device = self.store.dataset, self.splits.val, self.store.device
         schedule = {n: self.spec.hyperparameters[n] for n in ("n_epochs", "batch_size", "patience")}
 
@@ -217,6 +222,7 @@ class _Fit:
             precision=self.precision,
             monitor=val_auroc,
             on_epoch=on_epoch,
+            resumption=resumption,
         )
 
     def _reference(self, mapper: ErrorMapper) -> torch.Tensor:

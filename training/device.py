@@ -81,6 +81,20 @@ def use_own_cores() -> None:
         threadpool_limits(n)  # NumPy's own
 
 
+def own_gpus() -> list[str]:
+    """The names of the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    n = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(one) for one in range(n)] if named is None else named.split(",")
+    return [name.strip() for name in names][:n]
+
+
+def cap_memory(device: torch.device, share: float | None) -> None:
+    """Have this process take no more than this share of its GPU's memory."""
+    if share is not None and device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
 @contextmanager
 def on_threads(n: int | None) -> Iterator[None]:
     """Calculate on n threads within, as far as there are as many processors: sums over another

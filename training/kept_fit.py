@@ -15,6 +15,7 @@ from torch import nn
 from training import checkpoint
 from training.cache import Cache
 from training.loop import Training
+from training.resumption import beside
 
 WEIGHTS, TRAINING = "weights.safetensors", "training.json"
 
@@ -42,7 +43,8 @@ def keep_fit(
 ) -> KeptFit:
     """What a fit under this key left, made now where there is none.
 
-    `fit` may put further files into the folder that it is given, `about` is written beside the
+    `fit` may put further files into the folder that it is given, and keep an interrupted training
+    `beside` it, `about` is written beside the
     course of the training, and `build` gives the network that the weights are read into. What
     `on_train`, called before a fit, and `fit` raise goes through, and nothing is kept.
     """
@@ -53,7 +55,12 @@ def keep_fit(
         trained = True
         if on_train:
             on_train()
-        network, training = fit(folder)
+        try:
+            network, training = fit(folder)
+        except Exception:  # it would end so again
+            beside(folder).clear()
+            raise
+        beside(folder).clear()
         checkpoint.save_weights(network, folder / WEIGHTS)
         (folder / TRAINING).write_text(json.dumps({**about, **training._asdict()}, indent=1))
 

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.resumption import Course, Resumption
+
 COLLAPSED_STD = 1e-4  # untrained networks have at least 2.7e-4, collapsed ones at most 1.5e-5
 
 
@@ -60,12 +62,14 @@ def fit(
     watched: str = "val_loss",
     monitor: Callable[[Trainable], dict[str, float]] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    resumption: Resumption | None = None,
 ) -> Training:
     """Train on uint8 images (n, h, w) until `watched` has not fallen for `patience` epochs.
 
     The same seed gives the same weights, bit for bit, on the same machine and thread count.
     `monitor` adds metrics to an epoch, of which `watched` may be one; `on_epoch` hears of them and
-    may end the training by raising.
+    may end the training by raising. Where `resumption` holds an equal training that was cut short,
+    it goes on from there, and `on_epoch` hears of the epochs before.
     """
     _check_counts(n_epochs=n_epochs, batch_size=batch_size, patience=patience)
     started = time.perf_counter()
@@ -73,9 +77,17 @@ def fit(
     train = _on_device(train_images, train_labels, device)
     val = _on_device(val_images, val_labels, device)
     order = torch.Generator().manual_seed(seed)
-    history, best_epoch, best_weights = [], 0, None
-    with seeded(seed, device):
-        for epoch in range(1, n_epochs + 1):
+    resumption = resumption or Resumption(None)
+    with seeded(seed, device), resumption.written_if_stopped():
+        course = resumption.restore(module, order) or Course([], 0, {})
+        history, best_epoch, best_weights = course
+        before = sum(metrics["seconds"] for metrics in history)
+        for epoch, metrics in enumerate(history, start=1):
+            if on_epoch:
+                on_epoch(epoch, metrics)
+        for epoch in range(len(history) + 1, n_epochs + 1):
+            if epoch - 1 - best_epoch >= patience:
+                break
             epoch_started = time.perf_counter()
             if hasattr(module, "begin_epoch"):
                 module.begin_epoch(epoch, n_epochs)
@@ -91,12 +103,11 @@ def fit(
                 on_epoch(epoch, metrics)
             if not best_epoch or metrics[watched] < history[best_epoch - 1][watched]:
                 best_epoch, best_weights = epoch, copy.deepcopy(module.state_dict())
-            if epoch - best_epoch >= patience:
-                break
+            resumption.keep(module, order, Course(history, best_epoch, best_weights))
     module.load_state_dict(best_weights)
     if hasattr(module, "reconstruct"):
         _check_collapse(module, val[0])
-    return Training(best_epoch, history, time.perf_counter() - started)
+    return Training(best_epoch, history, before + time.perf_counter() - started)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ def places() -> dict:
         "storage_url": os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{root / 'optuna.db'}",
         "tracking_uri": os.environ.get("MLFLOW_TRACKING_URI") or local_uri(root),
         "cache_gb": gigabytes(os.environ.get("CACHE_GB") or str(CACHE_GB)),
+        "ray_address": os.environ.get("RAY_ADDRESS") or None,
     }
 
 
@@ -76,6 +77,11 @@ def add_label(command: argparse.ArgumentParser) -> None:
     command.add_argument("--label", default="", help="a word of your own")
 
 
+def add_gpu_share(command: argparse.ArgumentParser) -> None:
+    """How much of its GPU's memory a process may take."""
+    command.add_argument("--gpu-share", type=gpu_share, help="of a GPU's memory, for each worker")
+
+
 def count(name: str, at_least: int) -> Callable[[str], int]:
     """A converter for an argument that is a whole number."""
 
@@ -102,6 +108,14 @@ def share(name: str) -> Callable[[str], float]:
         return value
 
     return convert
+
+
+def gpu_share(text: str) -> float:
+    """A converter for GPU_SHARE."""
+    value = share("GPU_SHARE")(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"GPU_SHARE must be above 0, got '{text}'.")
+    return value
 
 
 def alias(text: str) -> str:

@@ -4,6 +4,7 @@ import argparse
 
 from studies.commands import INTERRUPTED
 from studies.commands.arguments import (
+    add_gpu_share,
     add_label,
     add_study,
     add_surroundings,
@@ -12,8 +13,9 @@ from studies.commands.arguments import (
     seconds,
     settings_from,
 )
-from studies.runner import run
+from studies.runner import run, run_trials
 from studies.study import find_study
+from studies.workers.watch import check_crew, has_crew, run_with_workers
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -24,8 +26,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_training_images(command)
     add_surroundings(command)
     add_label(command)
+    command.add_argument("--workers", type=count("WORKERS", 1), default=1, help="how many")
+    command.add_argument("--engine", default="local", help="local, ray or elsewhere")
+    add_gpu_share(command)
 
 
 def main(options: argparse.Namespace) -> int:
     """Run it; the exit status."""
-    return 0 if run(find_study(options.study), settings_from(options)) else INTERRUPTED
+    study, settings = find_study(options.study), settings_from(options)
+    check_crew(settings)
+    with_trials = run_with_workers if has_crew(settings) else run_trials
+    return 0 if run(study, settings, with_trials) else INTERRUPTED

@@ -72,6 +72,7 @@ def run_again(
     session: Session,
     params: Params,
     *,
+    half_batches: bool,
     is_pruned: Callable[[History], bool],
     on_epoch: Callable[[int], None],
 ) -> Again:
@@ -84,7 +85,8 @@ def run_again(
         if is_pruned(history):
             raise Enough
 
-    study, lab = session.study, session.lab
+    study = session.study
+    lab = session.lab.with_half_batches() if half_batches else session.lab
     try:
         candidate = study.fit(params, lab, News(on_epoch=keep_epoch))
         metrics = study.score(candidate, lab)

@@ -32,7 +32,7 @@ from studies.reproduce.recorded import PRUNED, Recorded, find_trial, read_record
 from studies.reproduce.surroundings import check_images, surroundings, tolerance
 from studies.runner import interrupts
 from studies.session import Session
-from studies.study import StudyError
+from studies.study import BATCHES, StudyError
 from studies.summary import DISCLAIMER
 from training.device import on_threads
 
@@ -95,6 +95,7 @@ def run_watched(recorded: Recorded, session: Session) -> Again:
         return run_again(
             session,
             recorded.params,
+            half_batches=BATCHES in recorded.tags,
             is_pruned=has_epochs(recorded.run.series) if recorded.state == PRUNED else never,
             on_epoch=lambda n: status.update(f"{recorded.title}: epoch {n} ..."),
         )

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mlflow_server.tracking import CLOSED_TAG
 from mlflow_server.upkeep import Holdings, folder_size
+from studies.record import MODEL
 from studies.settings import slug
 from studies.upkeep.needs import Needs, Search
 from training.kept_fit import WEIGHTS
@@ -67,14 +69,14 @@ def published_folders(
     done = {
         (slug(holdings.experiments[run.experiment].name), run.tags["trial"])
         for run in holdings.runs.values()
-        if "trial" in run.tags and run.status != "RUNNING"
+        if "trial" in run.tags and run.status != "RUNNING" and CLOSED_TAG not in run.tags
     }
     quiet = [slug(name) for name in searches if name not in needs.running]
     folders = [
         path
         for name in quiet
         for path in sorted((root / "studies" / name / "trials").glob("*"))
-        if (name, path.name) in done
+        if (name, path.name) in done and not (path / MODEL).exists()  # else `make sync` logs it
     ]
     folders += [path for name in quiet if (path := root / "studies" / name / WINNER).is_dir()]
     return [Folder(path, folder_size(path)) for path in folders]

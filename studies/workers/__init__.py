@@ -1,0 +1,1 @@
+"""A study's trials run by several workers, wherever these are."""

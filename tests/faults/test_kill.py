@@ -1,0 +1,82 @@
+"""Workers that are killed at random moments: nothing is lost, doubled, or left running."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from houses import assert_agree, wait_for
+from optuna.trial import TrialState
+
+pytestmark = pytest.mark.slow
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "6"))  # 20 where there is time
+MANY = 100_000  # trials: they run until they are stopped
+
+
+@pytest.fixture(params=["sqlite"])
+def place(request, house):
+    """A place with its databases on each engine."""
+    return house
+
+
+def stop(processes):
+    """End workers as a scheduler does; their exit statuses."""
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    return [process.wait(timeout=240) for process in processes]
+
+
+def test_every_trial_of_killed_workers_is_once_in_both_records(place):
+    dice = random.Random(7)
+    assert place.start(1, 0.0).wait(timeout=240) == 0, place.heard()
+    workers = [place.start(MANY, 0.05) for _ in range(3)]
+    try:
+        for _ in range(ROUNDS):
+            n_before = len(place.trials())
+            wait_for(lambda n=n_before: len(place.trials()) > n + 3, 120)
+            time.sleep(dice.random())
+            victim = dice.choice(workers)
+            victim.kill()
+            victim.wait()
+            workers[workers.index(victim)] = place.start(MANY, 0.05)
+        time.sleep(15)
+        ends = stop(workers)  # one that has not begun ends as any program does
+        assert set(ends) <= {130, -signal.SIGTERM} and 130 in ends, place.heard()
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert place.studies("sync").wait(timeout=120) == 0, place.heard()
+    assert not place.trials(TrialState.RUNNING)
+    n_waiting = len(place.trials(TrialState.WAITING))
+    assert place.start(max(1, n_waiting), 0.0).wait(timeout=240) == 0, place.heard()
+    assert_agree(place)
+    trials = place.trials()
+    died = [one for one in trials if one.state == TrialState.FAIL]
+    assert {one.user_attrs["interrupted"] for one in died} <= {
+        "its process died",
+        "stopped by a signal",
+    }
+    again = [one.user_attrs["retry_of"] for one in trials if "retry_of" in one.user_attrs]
+    assert len(set(again)) == len(again)
+    assert set(again) == {one.number for one in died if one.params}
+    assert not place.trials(TrialState.WAITING)
+    by_number = {one.number: one for one in trials}
+    for one in trials:
+        if "retry_of" in one.user_attrs:
+            assert one.params == by_number[one.user_attrs["retry_of"]].params
+
+
+def test_a_trial_that_sigterm_stops_is_tried_again_and_so_is_its_training(place):
+    process = place.studies(
+        *("run", "brain_cvae", "--trials", "50", "--data", str(place.images), "--device", "cpu")
+    )
+    name = "brain_cvae (slices)"
+    wait_for(lambda: "epoch 2" in place.heard() or process.poll() is not None, 240)
+    assert stop([process]) == [130], place.heard()
+    (stopped,) = place.trials(TrialState.FAIL, name=name)
+    assert stopped.user_attrs["interrupted"] == "stopped by a signal"
+    (waiting,) = place.trials(TrialState.WAITING, name=name)
+    assert waiting.user_attrs["retry_of"] == stopped.number
+    kept = list((place.root / "cache").glob("*.interrupted/rest.json"))
+    assert len(kept) == 1
