@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from mlflow.entities import (
     Dataset,
     DatasetInput,
+    Experiment,
     InputTag,
     LifecycleStage,
     Metric,
@@ -302,29 +303,28 @@ class Tracking:
         Into a database they go together, and a trial that another process writes meanwhile is
         written once.
         """
-        if not self._writes_rows(experiment_id):
-            return {
-                run.trial: self.publish_trial(experiment_id, parent_run_id, run) for run in runs
-            }
         with tracking_errors(f"Publishing {len(runs)} trials of {runs[0].study}"):
-            return self._insert(experiment_id, parent_run_id, runs)
+            experiment = self._experiment_in_rows(experiment_id)
+            if experiment is not None:
+                return self._insert(experiment, parent_run_id, runs)
+        return {run.trial: self.publish_trial(experiment_id, parent_run_id, run) for run in runs}
 
     def _insert(
-        self, experiment_id: str, parent_run_id: str, runs: Sequence[TrialRun]
+        self, experiment: Experiment, parent_run_id: str, runs: Sequence[TrialRun]
     ) -> dict[int, str]:
         return insert_runs(
             self._client._tracking_client.store,
-            self._client.get_experiment(experiment_id),
+            experiment,
             parent_run_id,
             [self._as_new(run, parent_run_id) for run in runs],
         )
 
-    def _writes_rows(self, experiment_id: str) -> bool:
-        """Whether the record is a database with its files on this machine."""
+    def _experiment_in_rows(self, experiment_id: str) -> Experiment | None:
+        """The experiment, where the record is a database with its files on this machine."""
         if is_server(self.uri):
-            return False
-        location = self._client.get_experiment(experiment_id).artifact_location
-        return local_folder(location) is not None
+            return None
+        experiment = self._client.get_experiment(experiment_id)
+        return None if local_folder(experiment.artifact_location) is None else experiment
 
     def _as_new(self, run: TrialRun, parent_run_id: str) -> NewRun:
         tags = {**self._who, **_published_tags(run, parent_run_id)}
@@ -345,8 +345,8 @@ class Tracking:
         tags = _published_tags(run, parent_run_id)
         with tracking_errors(f"Publishing trial {run.trial} of {run.study}"):
             found = self._find_trial(experiment_id, run.study, run.trial)
-            if found is None and self._writes_rows(experiment_id):
-                return self._insert(experiment_id, parent_run_id, [run])[run.trial]
+            if found is None and (experiment := self._experiment_in_rows(experiment_id)):
+                return self._insert(experiment, parent_run_id, [run])[run.trial]
             if found is None:
                 own = _trial_tags(run.study, run.trial, parent_run_id)
                 run_id = self._create_run(experiment_id, run.name, tags=own, start_ms=run.start_ms)

@@ -23,8 +23,6 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LITE = "efficientnet_lite0"  # its weights come with a package
 DOWNLOADED = {"resnet18": ("layer2", "layer3"), "efficientnet_b0": ("features.3", "features.5")}
 NAMES = (LITE, *DOWNLOADED)
-
-
 IN_CACHE = 8  # slices at a time on a CPU; 128 took a third longer
 
 

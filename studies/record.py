@@ -181,7 +181,7 @@ class Record:
     def _as_run(self, trial: FrozenTrial) -> tuple[TrialRun, list[str]]:
         """A trial as its run, and the keys of the weights that it is to hold."""
         artifacts = self.trials_folder / str(trial.number) / ARTIFACTS
-        run = as_run(self.study, trial, artifacts)
+        run = as_run(self.study, trial)
         needed = reported(trial).get("weights", {})
         held = [
             key
@@ -237,7 +237,7 @@ class Record:
                     self._weights[key] = run_id
 
 
-def as_run(study: str, trial: FrozenTrial, artifacts: Path) -> TrialRun:
+def as_run(study: str, trial: FrozenTrial) -> TrialRun:
     """An Optuna trial as the run that stands for it; the states agree (see `run_status`)."""
     report = reported(trial)
     tags = {"state": trial.state.name, **report.get("tags", {})}
@@ -260,7 +260,6 @@ def as_run(study: str, trial: FrozenTrial, artifacts: Path) -> TrialRun:
         history=report.get("history", []),
         tags=tags,
         note="",
-        artifacts=artifacts if artifacts.exists() else None,
     )
 
 

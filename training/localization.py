@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.heads.head import mask_areas
 from models.heads.kept_maps import check_error_maps
 
 # Our choice. nnDetection (Baumgartner et al. 2021) takes 0.1 between boxes in a volume; in a frame
@@ -137,7 +138,7 @@ def localization_intervals(
 
 def _tells_a_place(masks: np.ndarray) -> np.ndarray:
     """Which images have an outline with something on either side of it."""
-    areas = _areas_of(masks)
+    areas = mask_areas(masks)
     return (areas > 0) & (areas < masks.shape[1] * masks.shape[2])
 
 
@@ -162,17 +163,12 @@ def _overlaps(predicted: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]
         raise ValueError(
             f"masks and outlines must have one shape, got {predicted.shape} and {masks.shape}."
         )
-    both = _areas_of(predicted & masks)
-    all_in_all = _areas_of(predicted) + _areas_of(masks)
+    both = mask_areas(predicted & masks)
+    all_in_all = mask_areas(predicted) + mask_areas(masks)
     return {
         "mask_dice": 2 * both / all_in_all,
         "mask_hit_rate": both / (all_in_all - both) >= HIT_IOU,
     }
-
-
-def _areas_of(masks: np.ndarray) -> np.ndarray:
-    """How many pixels of each mask are set, int64 (n,)."""
-    return np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64)
 
 
 def _exact_areas(values: np.ndarray, masks: np.ndarray) -> dict[str, float]:

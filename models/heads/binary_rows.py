@@ -2,42 +2,20 @@
 time. Knows nothing of the rows' use.
 """
 
+from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numba import njit
 
 
-class Rows(Protocol):
+class Rows(ABC):
     """Rows of 0 and 1, wherever they are."""
 
-    def __len__(self) -> int: ...
-
-    @property
-    def n_columns(self) -> int:
-        """How many pixels a row has."""
-
-    @property
-    def norms(self) -> np.ndarray:
-        """How many pixels of each row are 1: int64 (n,)."""
-
-    def dots(self, weights: np.ndarray) -> np.ndarray:
-        """The dot products of rows with whole numbers (k, d): int64 (k, n)."""
-
-    def add(self, moves: np.ndarray, total: np.ndarray) -> np.ndarray:
-        """The total with each row added (1), taken away (-1) or left out (0): int32 (d,)."""
-
-    def take(self, chosen: np.ndarray) -> np.ndarray:
-        """Some of the rows, uint8 (k, d)."""
-
-
-class BitRows:
-    """`Rows` on the processor, of masks, bool (n, h, w): as bytes and as bits."""
-
-    def __init__(self, masks: np.ndarray):
-        self._rows = masks.reshape(len(masks), -1).view(np.uint8)
-        self._bits = _pack(self._rows)
+    def __init__(self, rows: Any):
+        """An array or a tensor (n, d)."""
+        self._rows = rows
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -46,6 +24,31 @@ class BitRows:
     def n_columns(self) -> int:
         """How many pixels a row has."""
         return self._rows.shape[1]
+
+    @property
+    @abstractmethod
+    def norms(self) -> np.ndarray:
+        """How many pixels of each row are 1: int64 (n,)."""
+
+    @abstractmethod
+    def dots(self, weights: np.ndarray) -> np.ndarray:
+        """The dot products of rows with whole numbers (k, d): int64 (k, n)."""
+
+    @abstractmethod
+    def add(self, moves: np.ndarray, total: np.ndarray) -> np.ndarray:
+        """The total with each row added (1), taken away (-1) or left out (0): int32 (d,)."""
+
+    @abstractmethod
+    def take(self, chosen: np.ndarray) -> np.ndarray:
+        """Some of the rows, uint8 (k, d)."""
+
+
+class BitRows(Rows):
+    """`Rows` on the processor, of masks, bool (n, h, w): as bytes and as bits."""
+
+    def __init__(self, masks: np.ndarray):
+        super().__init__(masks.reshape(len(masks), -1).view(np.uint8))
+        self._bits = _pack(self._rows)
 
     @cached_property
     def norms(self) -> np.ndarray:

@@ -86,8 +86,12 @@ def at_least(maps: KeptMaps, threshold: float) -> np.ndarray:
 
 def mask_shares(masks: np.ndarray) -> np.ndarray:
     """The share of each mask's pixels that is set, float64 (n,)."""
-    counts = np.array([np.count_nonzero(mask) for mask in masks])
-    return counts / masks[0].size
+    return mask_areas(masks) / masks[0].size
+
+
+def mask_areas(masks: np.ndarray) -> np.ndarray:
+    """How many pixels of each mask (n, h, w) are set, int64 (n,)."""
+    return np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64)
 
 
 def check_unit(name: str, value: float) -> None:

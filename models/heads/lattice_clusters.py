@@ -66,7 +66,7 @@ def _mark_largest(labels, masks):
 
 @njit(cache=True, nogil=True)
 def _label_map(error_map, min_samples, lattice, labels, core):
-    """Write one map's labels and core pixels; return how many clusters it has."""
+    """Write one map's labels and core pixels."""
     levels = _as_levels(error_map, lattice)
     cores = _find_cores(error_map, levels, min_samples, lattice)
     clusters = np.full(len(levels), labels.dtype.type(-1))
@@ -78,7 +78,6 @@ def _label_map(error_map, min_samples, lattice, labels, core):
         labels[y] = clusters[i : i + lattice.width]
     if n > 0:
         _label_borders(error_map, levels, cores, lattice, clusters, labels)
-    return n
 
 
 @njit(cache=True, nogil=True)
@@ -294,9 +293,7 @@ def _renumber(clusters, parent):
     for i in range(len(parent)):  # parents come first: one pass makes each a root
         parent[i] = parent[parent[i]]
         n += parent[i] == i
-    for i in range(len(clusters)):
-        if clusters[i] < len(parent):
-            clusters[i] = parent[clusters[i]]
+    _replace(clusters, parent)
     return n
 
 
@@ -307,10 +304,16 @@ def _rank(clusters, parent):
     for i in range(len(parent)):
         rank[i] = n
         n += parent[i] == i
-    for i in range(len(clusters)):
-        if clusters[i] < len(parent):
-            clusters[i] = rank[clusters[i]]
+    _replace(clusters, rank)
     return n
+
+
+@njit(cache=True, nogil=True)
+def _replace(clusters, by):
+    """Give each core pixel the number that `by` has for its own."""
+    for i in range(len(clusters)):
+        if clusters[i] < len(by):
+            clusters[i] = by[clusters[i]]
 
 
 @njit(cache=True, nogil=True)

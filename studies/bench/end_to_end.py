@@ -12,7 +12,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -145,15 +146,21 @@ def disagreement(searches: Searches) -> str:
 
 
 def _both_sides(settings: Settings, maps: MapSet, n_trials: int) -> Searches:
-    with TemporaryDirectory(prefix="bench-", dir=settings.root) as name:
-        folder = Path(name)
+    with own_folder(settings) as folder:
         np.save(folder / "values.npy", maps.values)
         np.save(folder / "labels.npy", maps.labels)
-        for shared in ("cache", "data"):
-            (folder / shared).symlink_to(settings.root / shared)
         return Searches(
             *(in_process(side, STUDY, settings, folder, n_trials) for side in Searches._fields)
         )
+
+
+@contextmanager
+def own_folder(settings: Settings) -> Iterator[Path]:
+    """A folder for databases and files, with the settings' own cache and data, gone afterwards."""
+    with TemporaryDirectory(prefix="bench-", dir=settings.root) as name:
+        for shared in ("cache", "data"):
+            (Path(name) / shared).symlink_to(settings.root / shared)
+        yield Path(name)
 
 
 def in_process(side: str, study: str, settings: Settings, folder: Path, n_trials: int) -> Outcome:

@@ -24,6 +24,11 @@ class Bench(NamedTuple):
     growth: list[Growth]
 
     @property
+    def rows(self) -> list[dict[str, object]]:
+        """The ratios, and whether each is kept."""
+        return [{**asdict(ratio), "kept": ratio.kept} for ratio in self.ratios]
+
+    @property
     def missed(self) -> list[Ratio | Limit]:
         """What is stated and not reached, or not alike."""
         return [one for one in (*self.ratios, *self.limits) if not one.kept]
@@ -32,8 +37,7 @@ class Bench(NamedTuple):
 def write(bench: Bench, folder: Path) -> Path:
     """bench.md, bench.csv and bench.json; the path of the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [{**asdict(ratio), "kept": ratio.kept} for ratio in bench.ratios]
-    pd.DataFrame(rows).to_csv(folder / "bench.csv", index=False)
+    pd.DataFrame(bench.rows).to_csv(folder / "bench.csv", index=False)
     (folder / "bench.json").write_text(as_json(bench))
     (folder / "bench.md").write_text(as_markdown(bench) + "\n")
     return folder / "bench.md"
@@ -41,9 +45,8 @@ def write(bench: Bench, folder: Path) -> Path:
 
 def as_json(bench: Bench) -> str:
     """Everything."""
-    rows = [{**asdict(ratio), "kept": ratio.kept} for ratio in bench.ratios]
     limits, growth = ([one._asdict() for one in some] for some in (bench.limits, bench.growth))
-    found = {"machine": bench.machine, "ratios": rows, "limits": limits, "growth": growth}
+    found = {"machine": bench.machine, "ratios": bench.rows, "limits": limits, "growth": growth}
     return json.dumps(found, indent=1)
 
 

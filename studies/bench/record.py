@@ -7,10 +7,9 @@ MLflow's; the head's own part is not taken off.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from studies.bench.end_to_end import TIMED, Outcome, in_process
+from studies.bench.end_to_end import TIMED, Outcome, in_process, own_folder
 from studies.settings import Settings
 
 STUDY = "giaem"
@@ -49,10 +48,7 @@ QUICK = RecordEffort(n_trials=120)
 def limits(settings: Settings, effort: RecordEffort) -> Iterator[Limit]:
     """A study of so many trials, its costs and its room."""
     n = effort.n_trials
-    with TemporaryDirectory(prefix="bench-", dir=settings.root) as name:
-        folder = Path(name)
-        for shared in ("cache", "data"):
-            (folder / shared).symlink_to(settings.root / shared)
+    with own_folder(settings) as folder:
         outcome = in_process("ours", STUDY, settings, folder, n)
         yield Limit(f"a trial of {STUDY}, its head included", 1000 * outcome.a_trial, "ms", 30)
         if n < FULL.n_trials:

@@ -6,20 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.heads.binary_rows import Rows
 
-class DeviceRows:
+
+class DeviceRows(Rows):
     """As `BitRows`; in float64, in which the whole numbers that occur are exact."""
 
     def __init__(self, masks: Tensor):
-        self._rows = masks.flatten(1).double()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def n_columns(self) -> int:
-        """How many pixels a row has."""
-        return self._rows.shape[1]
+        super().__init__(masks.flatten(1).double())
 
     @cached_property
     def norms(self) -> np.ndarray:
