@@ -93,7 +93,7 @@ def test_a_clock_that_jumps_kills_no_worker(monkeypatch):
 def test_a_run_whose_clock_was_put_back_ends_when_it_began():
     trial = create_trial(state=TrialState.COMPLETE, value=0.5)
     trial.datetime_complete = trial.datetime_start - timedelta(hours=1)
-    run = as_run("giaem", trial, Path("nowhere"))
+    run = as_run("giaem", trial)
     assert run.end_ms == run.start_ms
 
 
