@@ -40,6 +40,7 @@ OF_STUDY = TRIALS.study_id == bindparam("study")
 COUNT = select(func.count()).select_from(TRIALS).where(OF_STUDY)
 USER, SYSTEM = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
 FAILED = "error"  # a trial's user attribute: what it raised
+HEARTBEAT, SILENCE = 60, 300  # seconds: how often a worker is heard, and when it is given up
 BUDGET = "budget"  # a study's user attribute: how many ended trials it is to have
 # A trial that was interrupted, or whose process died, has not ended: it failed without an error.
 RAISED = (TRIALS.state == TrialState.FAIL) & (
@@ -81,9 +82,6 @@ class Draft:
         """All of it is in the database: a transaction that fails leaves it waiting."""
         self.attributes |= self.waiting.keys()
         self.params, self.waiting = [], {}
-
-
-HEARTBEAT, SILENCE = 60, 300  # seconds: how often a worker is heard, and when it is given up
 
 
 class TrialStorage(RDBStorage):

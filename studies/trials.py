@@ -79,9 +79,8 @@ class TrialRunner:
         except TrialPruned:
             raise
         except Exception as error:
-            if isinstance(error, CacheError) or is_disk_full(
-                error
-            ):  # no trial would do better: this one is tried again
+            if isinstance(error, CacheError) or is_disk_full(error):
+                # No trial would do better: this one is tried again.
                 trial.set_user_attr(INTERRUPTED, "the disk was full")
                 raise disk_full(self.folder, error) from error
             trial.set_user_attr(FAILED, self._sentence(error))
