@@ -1,17 +1,13 @@
 """Workers as Ray tasks on a real cluster of this machine, over PostgreSQL."""
 
-import os
-import secrets
-import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from test_workers import check_equal, images, search_of, study, wait_for, workers_of  # noqa: F401
+from agreement import assert_records_agree
+from ray_cluster import ray_cluster
+from test_workers import images, search_of, study, wait_for, workers_of  # noqa: F401
 
 from studies.settings import Settings
 from studies.storage import n_ended
@@ -22,32 +18,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def cluster(tmp_path_factory, monkeypatch):
+def cluster(tmp_path, monkeypatch):
     """A Ray of two processors that lives apart from any driver; RAY_ADDRESS names it."""
     pytest.importorskip("ray")
-    folder = tmp_path_factory.mktemp("ray")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"127.0.0.1:{port}"
-    options = f"--head --port={port} --num-cpus=2 --include-dashboard=false --disable-usage-stats"
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # as on a cluster: who has no token is refused
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options.split(), "--block"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        log = folder / "log"
-        wait_for(lambda: "Ray runtime started" in log.read_text(), process, seconds=60)
-        yield address
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    with ray_cluster(tmp_path) as named:
+        for name, value in named.items():
+            monkeypatch.setenv(name, value)
+        yield named["RAY_ADDRESS"]
 
 
 def test_a_cluster_that_is_not_there_is_said_at_once():
@@ -80,4 +57,4 @@ def test_a_study_outlives_its_driver_and_a_worker_and_is_joined_again(study, clu
         assert driver.returncode == 0
     assert "[400/400]" not in said and "Registered: models:/giaem-slices" in said
     assert n_ended(search) == 400
-    check_equal(study, search)
+    assert_records_agree(study.storage, study.tracking, study.root, search.study_name)

@@ -14,9 +14,8 @@ import optuna
 import psutil
 import pytest
 import yaml
-from optuna.trial import TrialState
+from agreement import assert_records_agree
 
-from mlflow_server import Tracking
 from studies.__main__ import main, parser
 from studies.commands.arguments import settings_from
 from studies.session import Session
@@ -177,25 +176,6 @@ def workers_of(trials):
     return {trial.user_attrs[WORKER]["pid"] for trial in trials if WORKER in trial.user_attrs}
 
 
-def check_equal(study, search):
-    """Optuna and MLflow say the same, trial by trial, and nothing is left running."""
-    tracking = Tracking(study.tracking, study.root / "mlflow" / "artifacts")
-    (experiment,) = [
-        one for name, one in tracking.experiments().items() if name == search.study_name
-    ]
-    runs = tracking.tagged_runs([experiment], "trial")
-    assert sorted(int(run.tags["trial"]) for run in runs) == [one.number for one in search.trials]
-    for run in runs:
-        trial, known = search.trials[int(run.tags["trial"])], tracking.read_run(run.run_id)
-        expected = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(trial.state.name, known.status)
-        assert run.status == expected != "RUNNING"
-        assert {name: float(value) for name, value in known.params.items()} == trial.params
-        if trial.state == TrialState.COMPLETE:
-            assert known.series["f2"][-1] == trial.value
-            assert "head" in tracking.files(run.run_id)
-    assert not search.get_trials(states=(TrialState.RUNNING,))
-
-
 @pytest.mark.slow
 def test_a_killed_worker_is_missed_by_nobody_and_ctrl_c_ends_the_others(study):
     with study("--trials", "2000", "--workers", "2") as process:
@@ -212,5 +192,5 @@ def test_a_killed_worker_is_missed_by_nobody_and_ctrl_c_ends_the_others(study):
     assert not psutil.pid_exists(other)
     assert "[5/2000]" in said and "Stopped." in said and "Report:" in said
     assert budget_of(search) == n_ended(search) < 2000
-    check_equal(study, search)
+    assert_records_agree(study.storage, study.tracking, study.root, search.study_name)
     assert "killed" in said.lower() or "SIGKILL" in said

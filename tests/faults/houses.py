@@ -6,19 +6,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
 import requests
-from mlflow import MlflowClient
-from mlflow.entities import ViewType
+from agreement import assert_records_agree, runs_of
+from mlflow.entities import Run
 from optuna.trial import TrialState
 
 ROOT = Path(__file__).parent.parent.parent
 CHEAP = Path(__file__).parent / "cheap.py"
-STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
 
 
 class Server:
@@ -113,44 +111,14 @@ class House:
         except (KeyError, optuna.exceptions.StorageInternalError):
             return []
 
-    def runs(self, name: str = "cheap (slices)") -> list:
+    def runs(self, name: str = "cheap (slices)") -> list[Run]:
         """All runs of the study but deleted ones."""
-        client = MlflowClient(self.tracking, self.tracking)
-        experiment = client.get_experiment_by_name(name)
-        token, runs = None, []
-        while True:
-            page = client.search_runs(
-                [experiment.experiment_id], "", ViewType.ACTIVE_ONLY, 500, page_token=token
-            )
-            runs, token = runs + list(page), page.token
-            if not token:
-                return runs
+        return runs_of(self.tracking, name)
 
 
 def assert_agree(house: House, name: str = "cheap (slices)") -> None:
-    """Every ended trial is one run with its state, parameters, value and files; none runs."""
-    trials = [one for one in house.trials(name=name) if one.state != TrialState.WAITING]
-    runs = house.runs(name)
-    numbers = Counter(int(run.data.tags["trial"]) for run in runs if "trial" in run.data.tags)
-    assert numbers == Counter(trial.number for trial in trials)
-    assert not [run for run in runs if run.info.status == "RUNNING"]
-    by_number = {int(run.data.tags["trial"]): run for run in runs if "trial" in run.data.tags}
-    client = MlflowClient(house.tracking, house.tracking)
-    for trial in trials:
-        run = by_number[trial.number]
-        assert trial.state.is_finished()
-        expected = STATUS.get(trial.state, "FAILED" if "error" in trial.user_attrs else "KILLED")
-        assert (trial.number, run.info.status) == (trial.number, expected)
-        told = {key: float(text) for key, text in run.data.params.items()}
-        assert told == trial.params
-        assert run.data.tags["state"] == trial.state.name
-        if trial.state == TrialState.COMPLETE:
-            assert run.data.metrics["f2"] == trial.value
-            files = {file.path for file in client.list_artifacts(run.info.run_id, "head")}
-            assert "head/predictor.json" in files and "head/head.safetensors" in files
-        if trial.state == TrialState.FAIL:
-            assert run.data.tags["reason"]
-    assert not list((house.root / "studies").glob("*/trials/*"))
+    """Both records of a house say the same."""
+    assert_records_agree(house.storage, house.tracking, house.root, name)
 
 
 def wait_for(condition, seconds: float = 120) -> None:

@@ -22,7 +22,9 @@ from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from agreement import assert_records_agree  # noqa: E402
 
 from studies.runner import run, run_trials  # noqa: E402
 from studies.settings import Settings  # noqa: E402
@@ -33,6 +35,7 @@ from studies.workers import here  # noqa: E402
 from studies.workers.watch import run_with_workers  # noqa: E402
 from studies.workers.work import work  # noqa: E402
 from training.data import phantom  # noqa: E402
+from training.device import on_threads  # noqa: E402
 
 SLEEP = 1.0  # seconds of a trial that sleeps
 PROMISED = {"sleeping": 3.0, "training": 1.5}
@@ -67,19 +70,24 @@ STUDIES = {"sleeping": sleeping, "training": training}
 def measure(name, settings):
     """Trials a second, from the begin of the first to the end of the last, and the trials."""
     study = STUDIES[name]()
-    trials_before = len(trials_of(settings))
-    with_trials = run_with_workers if settings.workers > 1 else run_trials
-    assert run(study, settings, with_trials)
-    new = trials_of(settings)[trials_before:]
+    search = search_of(settings)
+    trials_before = len(search.trials) if search else 0
+    if settings.workers > 1:
+        assert run(study, settings, run_with_workers)
+    else:
+        with on_threads(1):
+            assert run(study, settings, run_trials)
+    new = search_of(settings).trials[trials_before:]
     began = min(trial.datetime_start for trial in new)
     seconds = (max(trial.datetime_complete for trial in new) - began).total_seconds()
     return len(new) / seconds, new
 
 
-def trials_of(settings):
+def search_of(settings):
+    """The only study that there is, None before it was begun."""
     storage = open_storage(settings.storage_url)
     names = optuna.get_all_study_names(storage)
-    return optuna.load_study(study_name=names[0], storage=storage).trials if names else []
+    return optuna.load_study(study_name=names[0], storage=storage) if names else None
 
 
 def check(trials):
@@ -98,13 +106,15 @@ def compare(name, folder, server):
     about = {"data": str(folder / "slices"), "device": "cpu"}
     alone, many, workers = (20, 500, 8) if name == "sleeping" else (3, 6, 2)
     ours(name)
-    if name == "sleeping":  # the detector is trained before anybody is timed
-        run(STUDIES[name](), Settings(folder, *addresses, **about, trials=1))
+    # What is made once, a detector or a probe of the machine, is there before anybody is timed.
+    run(STUDIES[name](), Settings(folder, *addresses, **about, trials=1))
     one, _ = measure(name, Settings(folder, *addresses, **about, trials=alone))
     settings = Settings(folder, *addresses, **about, trials=many, workers=workers)
     all_of_them, new = measure(name, settings)
     assert len(new) == many
-    shares = check(trials_of(settings))
+    search = search_of(settings)
+    shares = check(search.trials)
+    assert_records_agree(*addresses, folder, search.study_name)
     ratio = all_of_them / one
     print(
         f"{name}: one worker {one:.3f} trials/s, {workers} workers {all_of_them:.3f}: {ratio:.2f}"
