@@ -51,12 +51,24 @@ def write_closing(
     """Write a study's end over an earlier one that still waits; the folder."""
     folder, best = session.folder / CLOSING, conclusion.best
     unfinished = folder.with_suffix(".tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    write_evidence(session, conclusion, report, unfinished / EVIDENCE)
-    if best:
-        conclusion.candidate.predictor(session.lab).save(unfinished / WINNER)
+    words = _closing_of(session, search, conclusion, interrupted=interrupted)
+    with FileLock(session.folder / CLOSING_LOCK):  # of two who ran the study together, one writes
+        shutil.rmtree(unfinished, ignore_errors=True)
+        write_evidence(session, conclusion, report, unfinished / EVIDENCE)
+        if best:
+            conclusion.candidate.predictor(session.lab).save(unfinished / WINNER)
+        (unfinished / WORDS).write_text(json.dumps(asdict(words), indent=1), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    return folder
+
+
+def _closing_of(
+    session: Session, search: optuna.Study, conclusion: Conclusion, *, interrupted: bool
+) -> Closing:
+    best = conclusion.best
     value = {session.study.metric: best.value} if best else {}
-    closing = Closing(
+    return Closing(
         slug=session.slug,
         note=session.study.doc,
         status="KILLED" if interrupted else "FINISHED",
@@ -72,11 +84,6 @@ def write_closing(
         },
         summary=conclusion.summary(),
     )
-    (unfinished / WORDS).write_text(json.dumps(asdict(closing), indent=1), encoding="utf-8")
-    with FileLock(session.folder / CLOSING_LOCK):
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-    return folder
 
 
 def hand_over_closing(record: Record, folder: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +29,7 @@ def draw_report(session: Session, search: optuna.Study, conclusion: Conclusion) 
     """Write the study's report below `reports/`, and return where it is."""
     path = session.settings.root / "reports" / f"{session.slug}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")  # two may have run the study together
     unfinished.write_text(conclusion.page(as_plotted(session, search)), encoding="utf-8")
     return unfinished.replace(path)
 

@@ -152,7 +152,7 @@ def give_budget(study: optuna.Study, n_trials: int) -> int:
 
 
 def withdraw_budget(study: optuna.Study) -> None:
-    """Have no worker begin another trial, wherever it is."""
+    """Have no worker begin another trial, wherever it is; those that run may still end."""
     study.set_user_attr(BUDGET, min(budget_of(study) or 0, n_ended(study)))
 
 

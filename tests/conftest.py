@@ -13,6 +13,7 @@ from models.heads import KeptMaps
 from training.data import load
 
 ROOT = Path(__file__).parent.parent
+pytest.register_assert_rewrite("agreement")  # so that it says what differs
 
 
 def pytest_configure():

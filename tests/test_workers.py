@@ -191,6 +191,6 @@ def test_a_killed_worker_is_missed_by_nobody_and_ctrl_c_ends_the_others(study):
         assert process.returncode == 130
     assert not psutil.pid_exists(other)
     assert "[5/2000]" in said and "Stopped." in said and "Report:" in said
-    assert budget_of(search) == n_ended(search) < 2000
+    assert budget_of(search) <= n_ended(search) < 2000  # those that ran may still have ended
     assert_records_agree(study.storage, study.tracking, study.root, search.study_name)
     assert "killed" in said.lower() or "SIGKILL" in said
