@@ -22,6 +22,7 @@ from studies.retries import INTERRUPTED, RETRY_OF
 from studies.trial_storage import FAILED
 
 REPORTED = "record"  # a trial's user attribute with all that is published of it
+TRAINED = "trained"  # tag of a trial whose network was not there yet
 LOCK = ".lock"  # in a trial's folder, of whoever publishes it
 AT_ONCE = 100  # trials in a transaction: others wait for its end
 ARTIFACTS, MODEL = "artifacts", "model"
@@ -52,13 +53,12 @@ class Record:
     weights_folder: Path
     model_format: ModelFormat
     published: dict[int, str] = field(default_factory=dict)  # trial -> run id
-    begun: set[int] = field(default_factory=set)  # trials that have a run before they have ended
+    begun: set[int] = field(default_factory=set)  # trials whose run is there, and not whole
     _weights: dict[str, str] = field(default_factory=dict)  # key of a network's weights -> run id
     _live: dict[int, str] = field(default_factory=dict)  # trial in training -> run id
 
     def open_run(self, trial: int, started_ms: int) -> None:
         """A trial trains: its run is opened now, so that its epochs can be watched."""
-        self.begun.add(trial)  # also where this fails: the run may be there all the same
         self._live[trial] = self.tracking.open_trial(
             self.experiment_id,
             self.parent_id,
@@ -90,7 +90,7 @@ class Record:
         for trial in trials:
             if trial.number in self.published:
                 self._write(lambda trial=trial: self._finish_published(trial), failures)
-            elif trial.number in self.begun or set(needed_weights(trial)) - self._weights.keys():
+            elif self._may_have_run(trial) or set(needed_weights(trial)) - self._weights.keys():
                 self._write(lambda trial=trial: self._publish_one(trial), failures)
             else:
                 together.append(trial)
@@ -129,8 +129,13 @@ class Record:
         if trial is not None and trial.number not in self.published:
             self.refresh()
         if trial is not None and trial.number not in self.published:
-            self.begun.add(trial.number)
             self.write([trial])
+
+    def _may_have_run(self, trial: FrozenTrial) -> bool:
+        """Whether a run may have been opened for a trial before it ended, by whichever process: it
+        trained, or died before it said so."""
+        report = trial.user_attrs.get(REPORTED)
+        return trial.number in self.begun or report is None or TRAINED in report.get("tags", {})
 
     def log_model(self, trial: int, folder: Path, weights: Iterable[str]) -> str:
         """The address of a published trial's model; logged now if it has none yet."""

@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 
 from studies.outbox import Outbox
 from studies.progress import Display, TrialLine
-from studies.record import ARTIFACTS, FAILED, MODEL, OWN_FOLDER, REPORTED
+from studies.record import ARTIFACTS, FAILED, MODEL, OWN_FOLDER, REPORTED, TRAINED
 from studies.retries import INTERRUPTED, is_cut_short
 from studies.space import Params, suggest
 from studies.storage import fail_dead_trials, is_feasible, write_down
@@ -117,7 +117,7 @@ class TrialRunner:
         if is_best:
             self.best = value
         report["tags"] |= {"feasible": str(feasible).lower()}
-        is_new = is_best or "trained" in report["tags"]
+        is_new = is_best or TRAINED in report["tags"]
         self._keep(trial, candidate, draw=is_new, model=is_best)
         return value
 
@@ -139,7 +139,7 @@ class TrialRunner:
         started_ms = round(time.time() * 1000)
 
         def on_train() -> None:
-            report["tags"]["trained"] = "true"
+            report["tags"][TRAINED] = "true"
             write_down(trial, wait=True)  # MLflow is about to hear of it
             if self.record:
                 self.record.begin_training(trial.number, started_ms)

@@ -10,10 +10,13 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from studies.finish import conclude
+from studies.opening import open_runs, read_opening
 from studies.runner import run
 from studies.settings import Settings
+from studies.storage import fail_dead_trials, searches
 from studies.study import Study, StudyError, find_study
-from studies.upkeep.sync import sync
+from studies.upkeep.sync import rest, sync
+from studies.worker import WORKER, this_worker
 from training.cache import CacheError
 
 pytestmark = pytest.mark.slow
@@ -122,3 +125,19 @@ def test_a_study_whose_record_was_never_opened_is_synchronised_from_its_folder(h
     assert_agree(house, "odd (slices)")
     (parent,) = [run for run in house.runs("odd (slices)") if "trial" not in run.data.tags]
     assert parent.info.status == "FINISHED"
+
+
+def test_a_run_that_a_dead_worker_had_opened_is_ended_by_one_that_never_heard_of_it(house):
+    assert run(study_of("odd", fitted), settings_of(house, 2))
+    opening = read_opening(house.root / "studies" / "odd-slices")
+    record = open_runs(opening, settings_of(house), living=(), before=2)
+    (search,) = searches(house.storage)
+    trial = search.ask()
+    trial.suggest_float("x", 0, 1)
+    trial.set_user_attr(WORKER, {**this_worker(), "started": 0.0})
+    tags = {"study": "odd (slices)", "trial": "2", "mlflow.parentRunId": record.parent_id}
+    record.tracking.add_run(record.experiment_id, "opened", tags=tags)
+    fail_dead_trials(search)
+    record.write([search.trials[2]])
+    rest(record, "FINISHED")
+    assert_agree(house, "odd (slices)")
