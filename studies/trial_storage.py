@@ -93,6 +93,7 @@ class TrialStorage(RDBStorage):
             self.heartbeat_interval, self.grace_period = HEARTBEAT, SILENCE
         self._own: dict[int, Draft] = {}  # by id; ended ones until they have been read
         self._held: set[int] = set()  # studies of which no trial begins beyond the budget
+        self._is_unsure = False  # whether a commit was made that was not answered
         self._is_sqlite = self.engine.name == "sqlite"
         if self._is_sqlite:
             self._log_ahead()
@@ -117,12 +118,32 @@ class TrialStorage(RDBStorage):
         with self.engine.connect() as connection:
             return connection.execute(ENDED, {"study": study_id}).scalar_one()
 
-    def _claim(self, connection: Connection, study_id: int) -> None:
-        """Have others wait until this transaction's trial has begun, if it may begin at all."""
+    def _claim(self, connection: Connection, study_id: int) -> Sequence[Any] | None:
+        """Have others wait until this transaction's trial has begun, if it may begin at all.
+
+        Where a commit was not answered, and was made after all, the row of the trial that this
+        process has begun without hearing so.
+        """
         if self._is_sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.execute(STUDY_ROW, {"study": study_id})
+        if self._is_unsure and (unheard := self._unheard(connection, study_id)):
+            return unheard
+        self._check_budget(connection, study_id)
+        return None
+
+    def _unheard(self, connection: Connection, study_id: int) -> Sequence[Any] | None:
+        """Id, number and begin of a running trial that is this process's, which does not know."""
+        mine = (USER.key == WORKER) & (USER.value_json == json.dumps(this_worker()))
+        runs = (TRIALS.study_id == study_id) & (TRIALS.state == TrialState.RUNNING)
+        columns = TRIALS.__table__.c
+        begun = select(columns.trial_id, columns.number, columns.datetime_start)
+        begun = begun.join(USER, USER.trial_id == TRIALS.trial_id).where(runs, mine)
+        rows = connection.execute(begun).all()
+        return next((row for row in rows if row.trial_id not in self._own), None)
+
+    def _check_budget(self, connection: Connection, study_id: int) -> None:
         if study_id not in self._held:
             return
         budget = connection.execute(BUDGETED, {"study": study_id}).scalar()
@@ -145,7 +166,9 @@ class TrialStorage(RDBStorage):
     def _insert(self, study_id: int, new: FrozenTrial) -> FrozenTrial:
         """A new trial; who holds the study's row, or SQLite's only pen, finds the number free."""
         with self._transaction("NORMAL") as connection:
-            self._claim(connection, study_id)
+            if unheard := self._claim(connection, study_id):
+                new._trial_id, new.number, new.datetime_start = unheard
+                return new
             new.number = connection.execute(COUNT, {"study": study_id}).scalar_one()
             row = {
                 "study_id": study_id,
@@ -206,11 +229,12 @@ class TrialStorage(RDBStorage):
         named = (USER.trial_id == trial_id) & (USER.key == WORKER)
         name = {"trial_id": trial_id, "key": WORKER, "value_json": json.dumps(this_worker())}
         with self._transaction("NORMAL") as connection:
-            self._claim(connection, connection.execute(of_trial).scalar_one())
-            if connection.execute(update(TRIALS).where(waits).values(begins)).rowcount != 1:
-                return False
-            connection.execute(delete(USER).where(named))  # of who had it before
-            connection.execute(insert(USER).values(name))
+            unheard = self._claim(connection, connection.execute(of_trial).scalar_one())
+            if unheard is None or unheard.trial_id != trial_id:
+                if connection.execute(update(TRIALS).where(waits).values(begins)).rowcount != 1:
+                    return False
+                connection.execute(delete(USER).where(named))  # of who had it before
+                connection.execute(insert(USER).values(name))
         trial = super().get_trial(trial_id)
         kept = {(USER, key) for key in trial.user_attrs}
         kept |= {(SYSTEM, key) for key in trial.system_attrs}
@@ -370,11 +394,18 @@ class TrialStorage(RDBStorage):
                 connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
             try:
                 yield connection
-                connection.commit()
+                self._commit(connection)
             finally:
                 connection.rollback()
                 if self._is_sqlite:
                     connection.exec_driver_sql("PRAGMA synchronous = FULL")
+
+    def _commit(self, connection: Connection) -> None:
+        try:
+            connection.commit()
+        except OperationalError:
+            self._is_unsure = True
+            raise
 
 
 for name in (

@@ -17,7 +17,7 @@ from studies import patience
 from studies.record import as_run
 from studies.retries import RETRY_OF, put_back
 from studies.storage import fail_dead_trials
-from studies.trial_storage import TrialStorage
+from studies.trial_storage import BUDGET, TrialStorage
 from studies.worker import WORKER, is_alive, this_worker
 
 
@@ -65,6 +65,34 @@ def test_a_trial_outlives_a_database_that_is_away_at_its_begin_and_its_end(searc
     assert [trial.state for trial in stored] == [TrialState.COMPLETE] * 2
     assert [trial.user_attrs["said"] for trial in stored] == ["kept"] * 2
     assert [trial.value for trial in stored] == [trial.params["x"] for trial in stored]
+
+
+@pytest.mark.parametrize("is_enqueued", [False, True])
+def test_a_trial_whose_begin_was_written_and_not_answered_is_begun_once(
+    search, is_enqueued, monkeypatch
+):
+    monkeypatch.setattr(patience, "AGAIN", 0.0)
+    storage = search._storage._backend
+    if is_enqueued:
+        search.enqueue_trial({"x": 0.25})
+    storage.hold_to_budget(search._study_id)
+    search.set_user_attr(BUDGET, 1)
+    commit, lost = storage._commit, [True]
+
+    def commit_and_lose(connection):
+        commit(connection)
+        if lost:
+            lost.clear()
+            storage._is_unsure = True
+            raise OperationalError("commit", {}, sqlite3.OperationalError("connection lost"))
+
+    monkeypatch.setattr(storage, "_commit", commit_and_lose)
+    trial = search.ask()
+    x = trial.suggest_float("x", 0, 1)
+    search.tell(trial, x)
+    (stored,) = optuna.load_study(study_name="s", storage=storage.url).trials
+    assert stored.state == TrialState.COMPLETE and stored.value == stored.params["x"] == x
+    assert x == 0.25 or not is_enqueued
 
 
 def test_patience_ends(search, locked, monkeypatch):

@@ -4,6 +4,8 @@ import os
 import random
 import signal
 import time
+import uuid
+from dataclasses import replace
 
 import pytest
 from houses import assert_agree, wait_for
@@ -14,10 +16,16 @@ ROUNDS = int(os.environ.get("KILL_ROUNDS", "6"))  # 20 where there is time
 MANY = 100_000  # trials: they run until they are stopped
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def place(request, house):
     """A place with its databases on each engine."""
-    return house
+    if request.param == "sqlite":
+        return house
+    new_database = request.getfixturevalue("postgres")
+    name = f"k{uuid.uuid4().hex[:8]}"
+    return replace(
+        house, storage=new_database(f"optuna_{name}"), tracking=new_database(f"mlflow_{name}")
+    )
 
 
 def stop(processes):
