@@ -69,9 +69,9 @@ class House:
     tracking: str
     said: list[Path] = field(default_factory=list)
 
-    def start(self, n_trials: int, seconds: float) -> subprocess.Popen:
-        """A process of the cheap study."""
-        return self._popen(str(CHEAP), str(self.images), str(n_trials), str(seconds))
+    def start(self, n_trials: int, seconds: float, *role: str) -> subprocess.Popen:
+        """A process of the cheap study: one that runs it, or is to `begin` or to `work`."""
+        return self._popen(str(CHEAP), str(self.images), str(n_trials), str(seconds), *role)
 
     def studies(self, *arguments: str) -> subprocess.Popen:
         """`python -m studies ...`."""

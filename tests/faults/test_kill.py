@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 pytestmark = pytest.mark.slow
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "6"))  # 20 where there is time
+A_ROUND, SLEEP = 15, 0.5  # trials of the budget, seconds of each
 MANY = 100_000  # trials: they run until they are stopped
 
 
@@ -73,6 +74,33 @@ def test_every_trial_of_killed_workers_is_once_in_both_records(place):
     for one in trials:
         if "retry_of" in one.user_attrs:
             assert one.params == by_number[one.user_attrs["retry_of"]].params
+
+
+def test_the_budget_is_met_exactly_however_often_workers_are_killed(place):
+    dice, n_trials = random.Random(11), A_ROUND * ROUNDS
+    beginner = place.start(n_trials, SLEEP, "begin")
+    wait_for(lambda: "Workers join with" in place.heard() or beginner.poll() is not None)
+    workers = [place.start(0, SLEEP, "work") for _ in range(3)]
+    try:
+        for _ in range(ROUNDS):
+            n_before = len(place.trials())
+            wait_for(lambda n=n_before: len(place.trials()) > n + 3, 120)
+            time.sleep(dice.random())
+            number = dice.randrange(3)
+            workers[number].kill()
+            workers[number].wait()
+            workers[number] = place.start(0, SLEEP, "work")
+        assert beginner.wait(timeout=300) == 0, place.heard()
+        assert [worker.wait(timeout=120) for worker in workers] == [0, 0, 0], place.heard()
+    finally:
+        for process in (beginner, *workers):
+            process.kill()
+    trials = place.trials()
+    answered = [one for one in trials if "interrupted" not in one.user_attrs]
+    assert {one.state for one in answered} <= {TrialState.COMPLETE, TrialState.WAITING}
+    assert len([one for one in answered if one.state == TrialState.COMPLETE]) == n_trials
+    assert len(trials) > len(answered)  # some were killed in the middle of a trial
+    assert_agree(place)
 
 
 def test_a_trial_that_sigterm_stops_is_tried_again_and_so_is_its_training(place):
