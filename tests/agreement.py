@@ -11,7 +11,9 @@ from optuna.trial import TrialState
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
 
 
-def assert_records_agree(storage: str, tracking: str, root: Path, study: str) -> None:
+def assert_records_agree(
+    storage: str, tracking: str, root: Path, study: str, metric: str = "f2"
+) -> None:
     """Every ended trial is one run with its state, parameters, value and files; none runs, and
     nothing waits below `root` to be published."""
     search = optuna.load_study(study_name=study, storage=storage)
@@ -30,7 +32,7 @@ def assert_records_agree(storage: str, tracking: str, root: Path, study: str) ->
         assert {key: float(text) for key, text in run.data.params.items()} == trial.params
         assert run.data.tags["state"] == trial.state.name
         if trial.state == TrialState.COMPLETE:
-            assert run.data.metrics["f2"] == trial.value
+            assert run.data.metrics[metric] == trial.value
             files = {file.path for file in client.list_artifacts(run.info.run_id, "head")}
             assert "head/predictor.json" in files and "head/head.safetensors" in files
         if trial.state == TrialState.FAIL:
