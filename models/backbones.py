@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from models.folded import Folded, FoldedBlock, fold_block, fold_stem
+from models.streams import in_streams
 
 GRID = 8  # positions along each side: a patch is an eighth of the image
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -63,8 +64,9 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = x.split(IN_CACHE) if x.device.type == "cpu" else (x,)
-        return torch.cat([self._features(part) for part in parts])
+        if x.device.type != "cpu":
+            return self._features(x)
+        return torch.cat(in_streams(self._features, x.split(IN_CACHE)))
 
     def _features(self, x: Tensor) -> Tensor:
         shallow, deep = self.network(self.as_photograph(x))

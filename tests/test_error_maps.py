@@ -34,7 +34,7 @@ def test_a_map_is_the_scaled_error_of_the_reconstruction():
 
 @pytest.mark.parametrize("n", [1, 4, 5])
 def test_batches_cover_every_image_in_order(n, monkeypatch):
-    monkeypatch.setattr(error_maps, "BATCH_SIZE", 2)
+    monkeypatch.setattr(error_maps, "IN_CACHE", 2)
     mapper, x = ErrorMapper(build(image_size=32)), images(n)
     inputs = as_input(torch.from_numpy(x))
     whole = mapper.network.reconstruct(inputs).squeeze(1).numpy()

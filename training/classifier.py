@@ -20,7 +20,7 @@ from models.error_mapper import FLIPS
 from training import error_maps, loop
 from training.cache import code_digest, make_key
 from training.data import Dataset, Splits
-from training.error_maps import as_batches
+from training.error_maps import by_batches
 from training.features import FeatureStore
 from training.kept_fit import keep_fit
 from training.loop import TrainingError
@@ -184,7 +184,7 @@ def _of_batches(
     answer: Callable[[Tensor], Tensor], network: BrainCNN, images: np.ndarray, device: torch.device
 ) -> np.ndarray:
     network.eval()
-    return torch.cat([answer(x).cpu() for x in as_batches(images, device)]).numpy()
+    return by_batches(lambda x: answer(x).cpu(), images, device).numpy()
 
 
 def _train(

@@ -18,7 +18,7 @@ from models.error_mapper import ErrorMapper, Flip
 from training import checkpoint, intensity
 from training.cache import Cache, code_digest, make_key
 from training.data import Dataset
-from training.error_maps import as_batches
+from training.error_maps import by_batches
 
 FEATURES = "features.safetensors"
 MOST_KEPT = 8  # extractions in memory: two sets of four flips, 60 MB each
@@ -71,12 +71,12 @@ class FeatureStore:
         template = mapper.template.cpu().numpy()
         images = intensity.standardize(self.dataset.images[indices], mapper.intensity, template)
         mapper.eval()
+
+        def extract(x: Tensor) -> Tensor:
+            return mapper.network.extract(x.flip(flip)).half().cpu()
+
         with torch.no_grad():
-            parts = [
-                mapper.network.extract(x.flip(flip)).half().cpu()
-                for x in as_batches(images, self.device)
-            ]
-        return torch.cat(parts).numpy()
+            return by_batches(extract, images, self.device).numpy()
 
 
 def _code(mapper: ErrorMapper) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 from models.backbones import LITE, build_backbone, is_installed
 from models.brain_cnn import BrainCNN
 from training.classifier import features as classifier_features
-from training.error_maps import as_batches
+from training.error_maps import by_batches
 from training.loop import as_input, seeded
 
 CPU = torch.device("cpu")  # where features are compared: it takes milliseconds
@@ -51,8 +51,7 @@ def lite_judge(device: torch.device) -> Judge | None:
 
     def features(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            parts = [network(x).mean(dim=(2, 3)).cpu() for x in as_batches(images, device)]
-        return torch.cat(parts).numpy()
+            return by_batches(lambda x: network(x).mean(dim=(2, 3)).cpu(), images, device).numpy()
 
     return Judge(LITE, features, LITE)
 

@@ -39,7 +39,7 @@ from training import loop
 from training.allocator import SETTINGS, keep_freed_memory
 from training.data import Dataset, Splits
 from training.device import resolve_precision
-from training.error_maps import as_batches
+from training.error_maps import by_batches
 
 CPU = torch.device("cpu")
 CLASSES = ("no", "yes")
@@ -215,7 +215,7 @@ def train_ours(network: "Network", folder: Path, n_epochs: int, seed: int) -> Si
     countdown = itertools.count(n_epochs, -1)
     started = processor_seconds()
     if isinstance(module, PatchFeatures):
-        remember(module, [module.extract(x) for x in as_batches(images["train"], CPU)])
+        remember(module, by_batches(module.extract, images["train"], CPU))
         mean_error(module, images["val"])
     else:
         loop.fit(
@@ -381,7 +381,7 @@ def remembering(module: PatchFeatures) -> Script:
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         if kept:
-            remember(module, kept)
+            remember(module, torch.cat(kept))
             kept.clear()
         memory = module.memory.float().unflatten(1, (backbones.GRID, -1))  # (k, 8, 8, c)
         memory = torch.cat([memory.flip(axes) for axes in ((), (1,), (2,), (1, 2))]).flatten(1, 2)
@@ -412,19 +412,14 @@ class _Written(nn.Module):
         return F.conv2d(x, self.convolution.weight, self.convolution.bias, padding=1)
 
 
-def remember(module: PatchFeatures, features: list[Tensor]) -> None:
+def remember(module: PatchFeatures, features: Tensor) -> None:
     """Learn these healthy images' features, each image a group of its own."""
-    n = sum(map(len, features))
-    module.learn(torch.cat(features), torch.arange(n))
+    module.learn(features, torch.arange(len(features)))
 
 
 def mean_error(module: PatchFeatures, images: np.ndarray) -> float:
     """Of the maps of these images: squared distances to what is remembered."""
-    return (
-        torch.cat([module.error_map(x).mean((1, 2, 3)) for x in as_batches(images, CPU)])
-        .mean()
-        .item()
-    )
+    return by_batches(lambda x: module.error_map(x).mean((1, 2, 3)), images, CPU).mean().item()
 
 
 @torch.no_grad()
