@@ -7,13 +7,16 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import optuna
 import requests
 from agreement import assert_records_agree, runs_of
 from mlflow.entities import Run
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy import NullPool
 
 ROOT = Path(__file__).parent.parent.parent
 CHEAP = Path(__file__).parent / "cheap.py"
@@ -102,7 +105,7 @@ class House:
         return "\n".join(path.read_text() for path in self.said)
 
     def search(self, name: str = "cheap (slices)") -> optuna.Study:
-        return optuna.load_study(study_name=name, storage=self.storage)
+        return optuna.load_study(study_name=name, storage=storage_of(self.storage))
 
     def trials(self, *states: TrialState, name: str = "cheap (slices)") -> list:
         """Trials so far; none before there is a study."""
@@ -114,6 +117,12 @@ class House:
     def runs(self, name: str = "cheap (slices)") -> list[Run]:
         """All runs of the study but deleted ones."""
         return runs_of(self.tracking, name)
+
+
+@cache
+def storage_of(url: str) -> RDBStorage:
+    """One for all that is asked; it keeps no connection, of which PostgreSQL has a hundred."""
+    return RDBStorage(url, engine_kwargs={"poolclass": NullPool})
 
 
 def assert_agree(house: House, name: str = "cheap (slices)") -> None:

@@ -23,7 +23,7 @@ from agreement import assert_records_agree  # noqa: E402
 from houses import House, wait_for  # noqa: E402
 from ray_cluster import ray_cluster  # noqa: E402
 
-from studies.storage import n_ended  # noqa: E402
+from studies.storage import n_ended, open_storage  # noqa: E402
 from studies.worker import WORKER  # noqa: E402
 
 STUDY = "global_kmeans (br35h)"
@@ -63,7 +63,7 @@ def main() -> int:
                 driver = house.studies(*asked.split(), "--engine", "ray")
                 victim = kill_one(house)
                 assert driver.wait(timeout=ENDS_WITHIN) == 0, house.heard()
-            search = optuna.load_study(study_name=STUDY, storage=house.storage)
+            search = optuna.load_study(study_name=STUDY, storage=open_storage(house.storage))
             assert n_ended(search) == n_trials
             assert_records_agree(*addresses, house.root, STUDY)
             died = [one.number for one in search.trials if "interrupted" in one.user_attrs]
