@@ -58,7 +58,7 @@ def _mark_largest(error_maps, min_samples, lattice, none, masks):
     for i in prange(len(error_maps)):
         labels = np.full(masks[i].shape, none)
         errors = error_maps[i].astype(np.float64)
-        _label_map(errors, min_samples, lattice, labels, masks[i])
+        _label_map(errors, min_samples, lattice, labels, masks[i])  # core pixels: overwritten
         _keep_largest(labels, none, masks[i])
 
 
