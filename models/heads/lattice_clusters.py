@@ -5,13 +5,16 @@ doubt is a pair compared as scikit-learn does it, the squares summed in float64 
 are left as soon as nothing in them is open. Knows nothing of the maps' use.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange, uintp
+from numba import get_num_threads, njit, uintp
 
 from models.heads.lattice import BLOCK, FAR, N_LEVELS, Lattice
 
+AT_ONCE = 16  # maps that a thread labels before it takes others
 BATCH = 32  # steps between two looks at whether a block is done
 FEW = 6  # pixels of a block: so many are looked at one by one
 CELL = 4  # pixels: the sides of a cell
@@ -29,16 +32,36 @@ def label_maps(error_maps: np.ndarray, lattice: Lattice, min_samples: int) -> La
     """The clusters of each map, float (n, h, w)."""
     labels = np.empty(error_maps.shape, dtype=_label_type(error_maps))
     core = np.empty(error_maps.shape, dtype=bool)
-    _label_maps(error_maps, min_samples, lattice, labels, core)
+    _side_by_side(
+        lambda some: _label_maps(error_maps[some], min_samples, lattice, labels[some], core[some]),
+        len(error_maps),
+    )
     return LabelledMaps(labels, core)
 
 
 def largest_clusters(error_maps: np.ndarray, lattice: Lattice, min_samples: int) -> np.ndarray:
     """The pixels of each map's largest cluster, bool (n, h, w); of equals, the first one's."""
-    masks = np.zeros(error_maps.shape, dtype=bool)
+    masks = np.empty(error_maps.shape, dtype=bool)
     none = np.array(-1).astype(_label_type(error_maps))[()]
-    _mark_largest(error_maps, min_samples, lattice, none, masks)
+    _side_by_side(
+        lambda some: _mark_largest(error_maps[some], min_samples, lattice, none, masks[some]),
+        len(error_maps),
+    )
     return masks
+
+
+def _side_by_side(label: Callable[[slice], None], n: int) -> None:
+    """Have numba's number of threads label n maps, a few at a time.
+
+    Python's threads, since numba takes ten seconds longer to compile for its own.
+    """
+    parts = [slice(start, start + AT_ONCE) for start in range(0, n, AT_ONCE)]
+    n_threads = min(get_num_threads(), len(parts))
+    if n_threads < 2:
+        label(slice(n))
+        return
+    with ThreadPoolExecutor(n_threads) as threads:
+        list(threads.map(label, parts))  # raises what one of them raised
 
 
 def _label_type(error_maps: np.ndarray) -> type[np.unsignedinteger]:
@@ -46,39 +69,36 @@ def _label_type(error_maps: np.ndarray) -> type[np.unsignedinteger]:
     return np.uint16 if error_maps[0].size < FAR else np.uint32
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _label_maps(error_maps, min_samples, lattice, labels, core):
-    for i in prange(len(error_maps)):
-        errors = error_maps[i].astype(np.float64)
-        _label_map(errors, min_samples, lattice, labels[i], core[i])
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def _mark_largest(error_maps, min_samples, lattice, none, masks):
-    for i in prange(len(error_maps)):
-        labels = np.full(masks[i].shape, none)
-        errors = error_maps[i].astype(np.float64)
-        _label_map(errors, min_samples, lattice, labels, masks[i])  # core pixels: overwritten
-        _keep_largest(labels, none, masks[i])
+    for i in range(len(error_maps)):
+        _label_map(error_maps[i], min_samples, lattice, labels[i], core[i])
 
 
 @njit(cache=True, nogil=True)
-def _keep_largest(labels, none, mask):
-    """Write where the largest of the clusters is."""
-    sizes = np.zeros(labels.size, np.int64)
+def _mark_largest(error_maps, min_samples, lattice, none, masks):
+    for i in range(len(error_maps)):
+        _mark_largest_of(error_maps[i], min_samples, lattice, none, masks[i])
+
+
+@njit(cache=True, nogil=True)
+def _mark_largest_of(error_map, min_samples, lattice, none, mask):
+    """Write which of a map's pixels are of its largest cluster; none has the label `none`."""
+    labels, sizes = np.full(mask.shape, none), np.zeros(mask.size, np.int64)
+    _label_map(error_map, min_samples, lattice, labels, mask)  # its core pixels are overwritten
     for label in labels.flat:
         if label != none:
             sizes[label] += 1
     largest = sizes.argmax()
-    if sizes[largest] > 0:
-        mask[:] = labels == largest
-    else:
-        mask[:] = False
+    for y in range(lattice.height):
+        for x in range(lattice.width):
+            mask[y, x] = labels[y, x] == largest and sizes[largest] > 0
 
 
 @njit(cache=True, nogil=True)
 def _label_map(error_map, min_samples, lattice, labels, core):
     """Write one map's labels and core pixels."""
+    error_map = error_map.astype(np.float64)
     levels = _as_levels(error_map, lattice)
     cores = _find_cores(error_map, levels, min_samples, lattice)
     clusters = np.full(len(levels), labels.dtype.type(-1))
@@ -395,12 +415,14 @@ def _bins_in_reach(cores, lattice):
                 bins[y // CELL, x // CELL] |= np.uint64(1) << np.uint64(cores[start + x] // BIN)
     reach_y, reach_x = (lattice.reach_y - 1) // CELL + 1, (lattice.reach_x - 1) // CELL + 1
     wide, around = np.zeros_like(bins), np.zeros_like(bins)
-    for x in range(n_x):
-        for other in range(max(0, x - reach_x), min(n_x, x + reach_x + 1)):
-            wide[:, x] |= bins[:, other]
+    for y in range(n_y):
+        for x in range(n_x):
+            for other in range(max(0, x - reach_x), min(n_x, x + reach_x + 1)):
+                wide[y, x] |= bins[y, other]
     for y in range(n_y):
         for other in range(max(0, y - reach_y), min(n_y, y + reach_y + 1)):
-            around[y] |= wide[other]
+            for x in range(n_x):
+                around[y, x] |= wide[other, x]
     return around
 
 

@@ -37,7 +37,7 @@ class HeadEffort:
 
 
 FULL = HeadEffort(rounds=5, giaem_thresholds=10, images=150, dbscan_images=24)
-QUICK = HeadEffort(rounds=3, giaem_thresholds=3, images=40, dbscan_images=8)
+QUICK = HeadEffort(rounds=1, giaem_thresholds=3, images=40, dbscan_images=8)
 
 
 def head_ratios(sets: list[MapSet], effort: HeadEffort) -> Iterator[Ratio]:
