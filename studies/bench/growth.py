@@ -44,13 +44,14 @@ HEADS: dict[str, Callable[[MapSet], object]] = {
 
 @dataclass(frozen=True)
 class GrowthEffort:
-    """How often each cost is measured."""
+    """How often each cost is measured, and how often it is had before that."""
 
     rounds: int
+    before: int
 
 
-FULL = GrowthEffort(rounds=3)
-QUICK = GrowthEffort(rounds=1)
+FULL = GrowthEffort(rounds=3, before=1)
+QUICK = GrowthEffort(rounds=1, before=0)
 
 
 def growth(maps: MapSet, trials: Outcome | None, effort: GrowthEffort = FULL) -> Iterator[Growth]:
@@ -62,10 +63,11 @@ def growth(maps: MapSet, trials: Outcome | None, effort: GrowthEffort = FULL) ->
     pixels = tuple(side * side for side in SIDES)
     with one_thread():
         for what, ask in HEADS.items():
-            seconds = tuple(_cost(ask, some, effort.rounds) for some in by_count)
+            ask(by_side[0])  # compiled before anything is timed
+            seconds = tuple(_cost(ask, some, effort) for some in by_count)
             yield Growth(what, "images", counts, seconds)
             what = f"{what}, {len(by_side[0].values)} images"
-            seconds = tuple(_cost(ask, some, effort.rounds) for some in by_side)
+            seconds = tuple(_cost(ask, some, effort) for some in by_side)
             yield Growth(what, "pixels", pixels, seconds)
     if trials:
         n = len(trials.starts)
@@ -83,6 +85,7 @@ def _resized(maps: MapSet, side: int) -> MapSet:
     return MapSet(maps.kind, np.clip(np.stack(values), 0, 1), maps.labels)
 
 
-def _cost(ask: Callable[[MapSet], object], maps: MapSet, rounds: int) -> float:
-    ask(maps)
-    return statistics.median(seconds_of(lambda: ask(maps)) for _ in range(rounds))
+def _cost(ask: Callable[[MapSet], object], maps: MapSet, effort: GrowthEffort) -> float:
+    for _ in range(effort.before):
+        ask(maps)
+    return statistics.median(seconds_of(lambda: ask(maps)) for _ in range(effort.rounds))

@@ -116,8 +116,8 @@ QUICK = Effort(
     sizes={
         "patch_features": Size(128, 1),
         "brain_cvae": Size(192, 2),
-        "brain_cnn small": Size(256, 8),
-        "brain_cnn pretrained": Size(256, 4),
+        "brain_cnn small": Size(512, 8),
+        "brain_cnn pretrained": Size(256, 5),
         "vae": Size(256, 2),
         "gan": Size(256, 2),
     },
