@@ -25,6 +25,7 @@ from training.detector import DetectorSpec, FittedDetector, fit_detector
 from training.error_maps import ErrorMaps
 from training.features import FeatureStore
 from training.localization import Localization, score_maps
+from training.stored_maps import stored_maps
 
 if TYPE_CHECKING:
     from studies.session import Session
@@ -231,8 +232,17 @@ class Lab:
             for other in [other for other in self._maps if other.startswith(part)]:
                 del self._maps[other]  # one detector's at a time: tens of megabytes
                 self._kept_maps.pop(other, None)
-            self._maps[key] = detector.error_maps(self.indices(part))
+            self._maps[key] = self._make_maps(detector, self.indices(part))
         return self._maps[key]
+
+    def _make_maps(self, detector: FittedDetector, indices: np.ndarray) -> ErrorMaps:
+        """With the detector's defaults from the cache: every study of a head asks for these.
+
+        Not with others, of which a search makes as many as it has trials.
+        """
+        if detector.spec == DetectorSpec(self.detector, {}, self.seed).complete():
+            return stored_maps(detector, indices)
+        return detector.error_maps(indices)
 
     def kept_maps(self, detector: FittedDetector, part: str) -> KeptMaps:
         """The values of the same, for heads: what one makes of them the next one finds."""

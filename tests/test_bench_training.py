@@ -1,6 +1,7 @@
 """The script that training is timed against: it trains the same networks, on the same images."""
 
 import os
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -79,3 +80,37 @@ def test_a_training_is_timed_in_a_process_of_its_own_and_a_failed_one_is_told(fo
             train("ours", "gan", folder / "nowhere", size, 0)
         assert train("ours", "brain_cnn small", folder, size, 0).images_per_second > 0
     assert os.sched_getaffinity(0) == CORES
+
+
+def judged(losses, n_seeds):
+    """A training both ways, whose losses have these ratios."""
+    ours, peer = (bench.Side(1.0, loss) for loss in (float(np.median(losses)), 1.0))
+    return bench.Pair("gan", ours, peer, 2.0, 0.1, tuple(losses), n_seeds)
+
+
+def test_one_seed_is_enough_where_luck_decides_nothing():
+    assert judged([1.05], 1).equally_good and not judged([1.06], 1).equally_good
+
+
+def test_a_loss_that_many_seeds_share_is_told_from_luck():
+    assert judged([0.8, 1.3, 0.9, 1.25], 4).equally_good
+    assert not judged([1.2, 1.3, 1.25, 1.22], 4).equally_good
+    assert bench.low_end([2.0, 2.0, 2.0]) == pytest.approx(2)
+    assert bench.low_end([1.0, 4.0]) == pytest.approx(2 / 4)  # two errors of a factor of 2 below 2
+
+
+def test_fewer_seeds_than_it_takes_judge_nothing():
+    assert not judged([9.0, 9.0], 3).is_judged and judged([9.0, 9.0], 3).equally_good
+
+
+def test_as_many_seeds_as_it_takes_are_trained_where_all_are_asked_for(folder, monkeypatch):
+    @contextmanager
+    def trainings():
+        yield lambda side, name, folder, size, seed: bench.Side(1.0, 1.0 + seed)
+
+    monkeypatch.setattr(bench, "trainings", trainings)
+    monkeypatch.setattr(bench, "write_images", lambda *args, **more: None)
+    for all_seeds, rounds in ((True, bench.NETWORKS["gan"].n_seeds), (False, 1)):
+        effort = bench.Effort(1, {"gan": bench.Size(8, 1)}, all_seeds=all_seeds)
+        (pair,) = bench.pairs(None, None, folder, effort=effort)
+        assert len(pair.losses) == rounds and pair.is_judged == all_seeds

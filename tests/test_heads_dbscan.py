@@ -6,6 +6,7 @@ from sklearn.cluster import DBSCAN
 
 from models.heads import DBSCANHead, KeptMaps
 from models.heads.dbscan import clusters, max_neighbors, min_feasible_eps
+from models.heads.lattice import BLOCK
 from models.heads.points import points
 
 
@@ -74,9 +75,24 @@ def test_any_map_at_any_setting_is_clustered_as_by_scikit_learn(kind, dtype, kee
         assert_as_scikit_learn(error_map, eps, min_samples, keep)
 
 
+@pytest.mark.parametrize("kind", ["rough", "smooth", "half empty"])
+@pytest.mark.parametrize("width", [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 5])
+def test_rows_of_whole_blocks_and_of_parts_are_clustered_as_by_scikit_learn(kind, width, keep):
+    error_map = random_map(kind, np.random.default_rng(width), (11, width)).astype(np.float32)
+    for reach, min_samples in ((1.5, 3), (4.2, 9), (9.5, 30)):  # pixels
+        assert_as_scikit_learn(error_map, reach / (2 * (width - 1)), min_samples, keep)
+
+
 @pytest.mark.slow
 def test_an_image_with_more_pixels_than_short_labels_is_clustered_as_by_scikit_learn(keep):
     assert_as_scikit_learn(smooth(9, (260, 260)), 0.004, 5, keep)
+
+
+@pytest.mark.slow
+def test_the_mask_of_more_clusters_than_short_numbers_is_the_first_of_them(keep):
+    maps = keep(smooth(9, (260, 260))[np.newaxis])
+    mask = DBSCANHead(eps=1e-6, min_samples=1).fit(maps).mask(maps)  # each pixel a cluster
+    assert np.flatnonzero(mask).tolist() == [0]
 
 
 def test_many_maps_are_clustered_as_each_alone(keep):

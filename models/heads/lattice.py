@@ -12,6 +12,7 @@ import numpy as np
 from models.heads.points import coordinates
 
 N_LEVELS = 32768  # errors as whole numbers below this: two bytes a pixel
+BLOCK = 64  # pixels that are compared with others at a time
 FAR = 65535  # in place of a level: further from each than levels are apart
 
 

@@ -13,8 +13,7 @@ from tempfile import TemporaryDirectory
 import numba
 import torch
 
-from studies.bench import end_to_end, heads, record, training
-from studies.bench.growth import growth
+from studies.bench import end_to_end, growth, heads, record, training
 from studies.bench.maps import MapSet, validation_maps
 from studies.bench.page import Bench, amount
 from studies.bench.ratio import Ratio
@@ -36,10 +35,11 @@ class Effort:
     study: end_to_end.StudyEffort
     training: training.Effort
     record: record.RecordEffort
+    growth: growth.GrowthEffort
 
 
-FULL = Effort(heads.FULL, end_to_end.FULL, training.FULL, record.FULL)
-QUICK = Effort(heads.QUICK, end_to_end.QUICK, training.QUICK, record.QUICK)
+FULL = Effort(heads.FULL, end_to_end.FULL, training.FULL, record.FULL, growth.FULL)
+QUICK = Effort(heads.QUICK, end_to_end.QUICK, training.QUICK, record.QUICK, growth.QUICK)
 
 
 def make_bench(
@@ -61,7 +61,8 @@ def make_bench(
             bench.limits.append(limit)
             say(limit.sentence())
     if "growth" in parts:
-        bench.growth.extend(growth(sets[0], searches[0].ours if searches else None))
+        trials = searches[0].ours if searches else None
+        bench.growth.extend(growth.growth(sets[0], trials, effort.growth))
     return bench
 
 
@@ -93,9 +94,10 @@ def training_ratios(session: Session, effort: training.Effort) -> Iterator[Ratio
     with TemporaryDirectory(prefix="bench-", dir=session.settings.root) as folder:
         for pair in training.pairs(dataset, splits, Path(folder), effort=effort):
             losses = f"{pair.ours.val_loss:.4g} and not {pair.peer.val_loss:.4g}"
+            unjudged = "" if pair.is_judged else "; what it makes takes more seeds to judge"
             yield Ratio(
                 "training",
-                f"{pair.network}, images a second on a core",
+                f"{pair.network}, images a second on a core{unjudged}",
                 "ImageFolder, DataLoader and float32",
                 pair.peer.images_per_second,
                 pair.ours.images_per_second,

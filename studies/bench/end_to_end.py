@@ -49,7 +49,7 @@ class StudyEffort:
 
 
 FULL = StudyEffort(n_trials=300, rounds=1, stated_whole=STATED)
-QUICK = StudyEffort(n_trials=25, rounds=1, stated_whole=None)  # what ends a study weighs too much
+QUICK = StudyEffort(n_trials=20, rounds=1, stated_whole=None)  # what ends a study weighs too much
 
 
 class Outcome(NamedTuple):
@@ -163,8 +163,19 @@ def own_folder(settings: Settings) -> Iterator[Path]:
         yield Path(name)
 
 
-def in_process(side: str, study: str, settings: Settings, folder: Path, n_trials: int) -> Outcome:
-    """A search of one side in a fresh process, whose databases and files go below `folder`."""
+def in_process(
+    side: str,
+    study: str,
+    settings: Settings,
+    folder: Path,
+    n_trials: int,
+    *,
+    warm_up: int = WARM_UP,
+) -> Outcome:
+    """A search of one side in a fresh process, whose databases and files go below `folder`.
+
+    `warm_up` is of how many trials the study before it is; 0: none.
+    """
     own = replace(
         settings,
         root=folder,
@@ -173,8 +184,9 @@ def in_process(side: str, study: str, settings: Settings, folder: Path, n_trials
     )
     (folder / side).mkdir()
     asked = json.dumps(asdict(own), default=str)
+    counts = [str(warm_up), str(n_trials)]
     done = subprocess.run(
-        [sys.executable, "-m", "studies.bench.end_to_end", side, study, str(n_trials), asked],
+        [sys.executable, "-m", "studies.bench.end_to_end", side, study, *counts, asked],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         cwd=folder,
         capture_output=True,
@@ -211,11 +223,12 @@ SEARCHES = {"ours": search_ours, "peer": search_plainly}
 
 def main(arguments: list[str]) -> None:
     """One side; its outcome as a line of JSON."""
-    side, study, n_trials, asked = arguments
+    side, study, warm_up, n_trials, asked = arguments
     settings = Settings(**json.loads(asked))
     settings = replace(settings, root=Path(settings.root))
     search = SEARCHES[side]
-    search(study, settings, WARM_UP, "warm-up")
+    if int(warm_up):
+        search(study, settings, int(warm_up), "warm-up")
     started = time.perf_counter(), processor_seconds()
     found = search(study, settings, int(n_trials), TIMED)
     whole, processor = time.perf_counter() - started[0], processor_seconds() - started[1]

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -41,7 +42,19 @@ HEADS: dict[str, Callable[[MapSet], object]] = {
 }
 
 
-def growth(maps: MapSet, trials: Outcome | None) -> Iterator[Growth]:
+@dataclass(frozen=True)
+class GrowthEffort:
+    """How often each cost is measured, and how often it is had before that."""
+
+    rounds: int
+    before: int
+
+
+FULL = GrowthEffort(rounds=3, before=1)
+QUICK = GrowthEffort(rounds=1, before=0)
+
+
+def growth(maps: MapSet, trials: Outcome | None, effort: GrowthEffort = FULL) -> Iterator[Growth]:
     """Heads by images and by pixels; trials by those before, where a search is at hand."""
     shuffled = np.random.default_rng(0).permutation(len(maps.values))
     counts = tuple(len(shuffled) * part // 4 for part in (1, 2, 4))
@@ -50,9 +63,12 @@ def growth(maps: MapSet, trials: Outcome | None) -> Iterator[Growth]:
     pixels = tuple(side * side for side in SIDES)
     with one_thread():
         for what, ask in HEADS.items():
-            yield Growth(what, "images", counts, tuple(_cost(ask, some) for some in by_count))
+            ask(by_side[0])  # compiled before anything is timed
+            seconds = tuple(_cost(ask, some, effort) for some in by_count)
+            yield Growth(what, "images", counts, seconds)
             what = f"{what}, {len(by_side[0].values)} images"
-            yield Growth(what, "pixels", pixels, tuple(_cost(ask, some) for some in by_side))
+            seconds = tuple(_cost(ask, some, effort) for some in by_side)
+            yield Growth(what, "pixels", pixels, seconds)
     if trials:
         n = len(trials.starts)
         places = (n // 10, n // 3, n - n // 10)
@@ -69,6 +85,7 @@ def _resized(maps: MapSet, side: int) -> MapSet:
     return MapSet(maps.kind, np.clip(np.stack(values), 0, 1), maps.labels)
 
 
-def _cost(ask: Callable[[MapSet], object], maps: MapSet) -> float:
-    ask(maps)
-    return statistics.median(seconds_of(lambda: ask(maps)) for _ in range(3))
+def _cost(ask: Callable[[MapSet], object], maps: MapSet, effort: GrowthEffort) -> float:
+    for _ in range(effort.before):
+        ask(maps)
+    return statistics.median(seconds_of(lambda: ask(maps)) for _ in range(effort.rounds))

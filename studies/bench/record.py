@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from studies.bench.end_to_end import TIMED, Outcome, in_process, own_folder
+from studies.bench.end_to_end import TIMED, WARM_UP, Outcome, in_process, own_folder
 from studies.settings import Settings
 
 STUDY = "giaem"
@@ -36,20 +36,22 @@ class Limit(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordEffort:
-    """How many trials; growth is looked at where there are a thousand."""
+    """How many trials, and of how many the study before them is; growth is looked at where there
+    are a thousand."""
 
     n_trials: int
+    warm_up: int
 
 
-FULL = RecordEffort(n_trials=1000)
-QUICK = RecordEffort(n_trials=120)
+FULL = RecordEffort(n_trials=1000, warm_up=WARM_UP)
+QUICK = RecordEffort(n_trials=120, warm_up=0)  # one trial is all that is shown: the median of these
 
 
 def limits(settings: Settings, effort: RecordEffort) -> Iterator[Limit]:
     """A study of so many trials, its costs and its room."""
     n = effort.n_trials
     with own_folder(settings) as folder:
-        outcome = in_process("ours", STUDY, settings, folder, n)
+        outcome = in_process("ours", STUDY, settings, folder, n, warm_up=effort.warm_up)
         yield Limit(f"a trial of {STUDY}, its head included", 1000 * outcome.a_trial, "ms", 30)
         if n < FULL.n_trials:
             return
