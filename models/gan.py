@@ -168,6 +168,7 @@ class GAN(nn.Module):
             self.discriminator_optimizer.zero_grad()
             judged["loss_discriminator"].backward()
             self.discriminator_optimizer.step()
+            torch.clear_autocast_cache()  # of the weights as they were
         self.discriminator.requires_grad_(False)
         logits = self._judge(fake)
         loss = F.softplus(-logits).mean()

@@ -202,3 +202,14 @@ def test_the_generator_learns_from_the_images_that_were_judged_last(n):
     module.generator.register_forward_hook(lambda *seen: made.append(seen[-1]))
     module.train_step(slices())
     assert len(made) == n
+
+
+def test_in_half_precision_every_step_sees_the_weights_as_they_are():
+    def trained(**cached) -> torch.Tensor:
+        torch.manual_seed(0)
+        module = build(**SMALL, n_discriminator_steps=2)
+        with torch.autocast("cpu", torch.bfloat16, **cached):
+            module.train_step(slices(4))
+        return weights(module.discriminator)
+
+    assert torch.equal(trained(), trained(cache_enabled=False))

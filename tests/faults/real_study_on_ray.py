@@ -7,6 +7,7 @@ The first run fits the detector, which takes minutes.
 """
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,13 +27,14 @@ from ray_cluster import ray_cluster  # noqa: E402
 from studies.storage import n_ended, open_storage  # noqa: E402
 from studies.worker import WORKER  # noqa: E402
 
-STUDY = "global_kmeans (br35h)"
+STUDY = "global_kmeans"
 FITS_WITHIN, ENDS_WITHIN = 1200, 900  # seconds
 
 
-def kill_one(house: House) -> int:
+def kill_one(house: House, driver: subprocess.Popen) -> int:
     """Kill one of two workers in the middle of a trial; its process."""
-    wait_for(lambda: len(workers_of(house)) == 2, FITS_WITHIN)
+    wait_for(lambda: len(workers_of(house)) == 2 or driver.poll() is not None, FITS_WITHIN)
+    assert driver.poll() is None, house.heard()
     time.sleep(3)
     victim = min(workers_of(house))
     psutil.Process(victim).kill()
@@ -61,7 +63,7 @@ def main() -> int:
                 asked = f"run global_kmeans --data br35h --trials {n_trials} --workers 2"
                 started = time.monotonic()
                 driver = house.studies(*asked.split(), "--engine", "ray")
-                victim = kill_one(house)
+                victim = kill_one(house, driver)
                 assert driver.wait(timeout=ENDS_WITHIN) == 0, house.heard()
             search = optuna.load_study(study_name=STUDY, storage=open_storage(house.storage))
             assert n_ended(search) == n_trials
