@@ -2,7 +2,8 @@
 
 Errors are compared as levels of two bytes, a block of a row at a time; only where levels leave a
 doubt is a pair compared as scikit-learn does it, the squares summed in float64 in its order. Blocks
-are left as soon as nothing in them is open. Knows nothing of the maps' use.
+are left as soon as nothing in them is open. All of it is one file: numba, which keeps what it has
+compiled, does not see changes of functions in others. Knows nothing of the maps' use.
 """
 
 from collections.abc import Callable
