@@ -18,6 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 INTERRUPTED = "interrupted"  # a trial's user attribute: why it was cut short
+BY_SIGNAL = "stopped by a signal"
+FIXED = "fixed_params"  # a trial's system attribute, of Optuna's enqueue_trial
 RETRY_OF = "retry_of"  # a trial's user attribute: the trial that it tries again
 MOST_RETRIES = 3  # our choice: a point that ends its process each time is left alone then
 TRIALS, USER = models.TrialModel, models.TrialUserAttributeModel
@@ -60,6 +62,11 @@ def put_back(search: optuna.Study) -> list[int]:
     return put
 
 
+def point_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial tries, or was to try, where that is known."""
+    return trial.params or trial.system_attrs.get(FIXED, {})
+
+
 def is_cut_short(trial: FrozenTrial) -> bool:
     """Whether a trial ended without an answer that is its own: it counts for nothing."""
     return trial.state == TrialState.FAIL and INTERRUPTED in trial.user_attrs
@@ -70,7 +77,7 @@ def _is_worth_it(trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> bool:
     n_tried, number = 0, trial.user_attrs.get(RETRY_OF)
     while number is not None:
         n_tried, number = n_tried + 1, before.get(number)
-    return bool(trial.params) and n_tried < MOST_RETRIES
+    return bool(point_of(trial)) and n_tried < MOST_RETRIES
 
 
 def _put_back(connection: Connection, study_id: int, trial: FrozenTrial) -> bool:
@@ -91,7 +98,7 @@ def _put_back(connection: Connection, study_id: int, trial: FrozenTrial) -> bool
     }
     trial_id = connection.execute(insert(TRIALS).values(row)).inserted_primary_key[0]
     connection.execute(insert(USER), _attributes(trial_id, {RETRY_OF: trial.number}))
-    fixed = {"fixed_params": trial.params}  # as Optuna's enqueue_trial has it
+    fixed = {FIXED: point_of(trial)}
     connection.execute(insert(models.TrialSystemAttributeModel), _attributes(trial_id, fixed))
     return True
 

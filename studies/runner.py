@@ -22,7 +22,7 @@ from studies.outbox import OPENS_WITHIN, Outbox, is_told_by_others, publishable
 from studies.progress import show_markdown, show_progress
 from studies.publish import draw_report
 from studies.reproduce.conditions import write_conditions
-from studies.retries import put_back
+from studies.retries import BY_SIGNAL, INTERRUPTED, put_back
 from studies.session import Session, open_session
 from studies.settings import Settings
 from studies.storage import begun, best_feasible, fail_dead_trials, open_storage, open_study
@@ -200,6 +200,10 @@ class Interruption(Event):
                 if self.is_set():
                     raise KeyboardInterrupt
                 return trial(asked_for)
+            except KeyboardInterrupt:
+                self.held = True
+                asked_for.set_user_attr(INTERRUPTED, BY_SIGNAL)  # else its point would be lost
+                raise
             finally:
                 self.held = True
 

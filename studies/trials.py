@@ -73,9 +73,6 @@ class TrialRunner:
         report = {"tags": dict(self.tags), "history": []}
         try:
             return self._run(trial, report)
-        except KeyboardInterrupt:
-            trial.set_user_attr(INTERRUPTED, "stopped by a signal")
-            raise
         except TrialPruned:
             raise
         except Exception as error:

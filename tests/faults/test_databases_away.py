@@ -1,4 +1,5 @@
-"""A database that does not answer for a while, a clock that jumps: nothing is lost or doubled."""
+"""A database that does not answer for a while, a clock that jumps, a signal: nothing is lost or
+doubled."""
 
 import sqlite3
 import threading
@@ -16,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from studies import patience
 from studies.record import as_run
 from studies.retries import RETRY_OF, put_back
+from studies.runner import Interruption
 from studies.storage import fail_dead_trials
 from studies.trial_storage import BUDGET, TrialStorage
 from studies.worker import WORKER, is_alive, this_worker
@@ -139,3 +141,17 @@ def test_a_dead_trial_is_put_back_once_and_not_for_ever(search):
     assert len(set(tried[:4])) == 1 and len(set(tried)) == 2
     retries = [one.user_attrs[RETRY_OF] for one in search.trials if RETRY_OF in one.user_attrs]
     assert retries == [0, 1, 2, 4, 5]
+
+
+def test_a_point_that_a_signal_stopped_before_it_was_tried_waits_again(search):
+    search.enqueue_trial({"x": 0.25})
+    asked = Interruption()
+    asked.set()
+    with pytest.raises(KeyboardInterrupt):
+        search.optimize(asked.during(lambda trial: trial.suggest_float("x", 0, 1)), n_trials=1)
+    (stopped,) = search.trials
+    assert stopped.user_attrs["interrupted"] == "stopped by a signal"
+    assert put_back(search) == [0]
+    search.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert search.trials[1].params == {"x": 0.25}
+    assert search.trials[1].user_attrs[RETRY_OF] == 0

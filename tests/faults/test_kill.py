@@ -11,6 +11,8 @@ import pytest
 from houses import assert_agree, wait_for
 from optuna.trial import TrialState
 
+from studies.retries import BY_SIGNAL, point_of
+
 pytestmark = pytest.mark.slow
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "6"))  # 20 where there is time
 A_ROUND, SLEEP = 15, 0.5  # trials of the budget, seconds of each
@@ -62,18 +64,15 @@ def test_every_trial_of_killed_workers_is_once_in_both_records(place):
     assert_agree(place)
     trials = place.trials()
     died = [one for one in trials if one.state == TrialState.FAIL]
-    assert {one.user_attrs["interrupted"] for one in died} <= {
-        "its process died",
-        "stopped by a signal",
-    }
+    assert {one.user_attrs["interrupted"] for one in died} <= {"its process died", BY_SIGNAL}
     again = [one.user_attrs["retry_of"] for one in trials if "retry_of" in one.user_attrs]
     assert len(set(again)) == len(again)
-    assert set(again) == {one.number for one in died if one.params}
+    assert set(again) == {one.number for one in died if point_of(one)}
     assert not place.trials(TrialState.WAITING)
     by_number = {one.number: one for one in trials}
     for one in trials:
         if "retry_of" in one.user_attrs:
-            assert one.params == by_number[one.user_attrs["retry_of"]].params
+            assert one.params == point_of(by_number[one.user_attrs["retry_of"]])
 
 
 def test_the_budget_is_met_exactly_however_often_workers_are_killed(place):
