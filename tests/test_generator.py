@@ -236,6 +236,34 @@ def test_a_training_that_is_stopped_leaves_nothing(cache):
 
 
 @NAMES
+def test_a_training_that_a_signal_stopped_goes_on_to_the_same_images(
+    name, cache, tmp_path, of_any_contrast
+):
+    whole, before = train(Cache(tmp_path / "whole"), name), []
+
+    def stop(epoch, metrics):
+        if epoch == 3:
+            raise KeyboardInterrupt
+        before.append(dict(metrics))
+
+    with pytest.raises(KeyboardInterrupt):
+        train(cache, name, on_epoch=stop)
+    shown, heard = {}, []
+    again = train(
+        cache,
+        name,
+        on_epoch=lambda epoch, _: heard.append(epoch),
+        on_samples=shown.__setitem__,
+    )
+    assert heard == list(shown) == [1, 2, 3, 4]
+    assert again.history[:2] == before  # in the same seconds: they were not trained again
+    assert again.best_epoch == whole.best_epoch
+    assert torch.equal(weights(again), weights(whole))
+    for epoch, pictures in whole.progress().items():
+        np.testing.assert_array_equal(again.progress()[epoch], pictures)
+
+
+@NAMES
 def test_a_generator_that_diverges_has_failed(name, cache):
     rates = ("lr",) if name == "vae" else ("lr_generator", "lr_discriminator")
     with pytest.raises(GeneratorFailed, match="diverged"):

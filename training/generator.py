@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from training.cache import Cache, code_digest, make_key
 from training.families import modules_that_build
 from training.kept_fit import keep_fit
 from training.loop import Training, TrainingError, as_input
+from training.resumption import Resumption, beside
 
 PROGRESS = "progress.safetensors"
 LOOKS = 10  # times that samples are looked at during a training
@@ -141,7 +142,7 @@ def fit_generator(
     key = fit.key(label)
 
     def run(folder: Path) -> tuple[nn.Module, Training]:
-        fitted = fit.run()
+        fitted = fit.run(beside(folder, fit))
         checkpoint.save_arrays(fit.pictures, folder / PROGRESS)
         return fitted
 
@@ -173,7 +174,7 @@ class _Fit:
     epoch: int = 0
     looked: dict[str, float] = field(default_factory=dict)  # what the last look measured
 
-    def run(self) -> tuple[nn.Module, Training]:
+    def run(self, resumption: Resumption) -> tuple[nn.Module, Training]:
         """Train, then fit what codes are drawn from to the network of the best epoch."""
         started = time.perf_counter()
         network = self.spec.build()
@@ -190,6 +191,7 @@ class _Fit:
                 watched=self.watched,
                 monitor=self._monitor,
                 on_epoch=self.on_epoch,
+                resumption=resumption,
             )
         except GeneratorFailed:
             raise
@@ -199,6 +201,19 @@ class _Fit:
         self._learn_prior(network)
         _check_variety(self._variety(self._samples(network)), "the best epoch")
         return network, training._replace(seconds=time.perf_counter() - started)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the looks at samples have left, for a training that is cut short."""
+        pictures = {epoch: torch.from_numpy(picture) for epoch, picture in self.pictures.items()}
+        return pictures, {"epoch": self.epoch, "looked": self.looked}
+
+    def set_state(self, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
+        """Be as it was then, and show again what was shown."""
+        self.epoch, self.looked = rest["epoch"], rest["looked"]
+        for epoch in sorted(tensors, key=int):
+            self.pictures[epoch] = tensors[epoch].numpy()
+            if self.on_samples:
+                self.on_samples(int(epoch), self.pictures[epoch])
 
     @property
     def watched(self) -> str:

@@ -43,10 +43,10 @@ def keep_fit(
 ) -> KeptFit:
     """What a fit under this key left, made now where there is none.
 
-    `fit` may put further files into the folder that it is given, and keep an interrupted training
-    `beside` it, `about` is written beside the
-    course of the training, and `build` gives the network that the weights are read into. What
-    `on_train`, called before a fit, and `fit` raise goes through, and nothing is kept.
+    `fit` may put further files into the folder that it is given, and keep a training that is cut
+    short `beside` it. `about` is written beside the course of the training, and `build` gives the
+    network that the weights are read into. What `on_train`, called before a fit, and `fit` raise
+    goes through, and nothing is kept but for that.
     """
     trained = False
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import safetensors.torch
 import torch
@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 TENSORS, REST = "tensors.safetensors", "rest.json"
 WRITTEN_EVERY = 60.0  # seconds of training that a process which is killed may lose
 SUFFIX = ".interrupted"
+ALONG = "companion"
 
 
 class Course(NamedTuple):
@@ -32,11 +33,21 @@ class Course(NamedTuple):
     best_weights: dict[str, Tensor]
 
 
+class Companion(Protocol):
+    """What goes along with a training, and with what is kept of it."""
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors by name, and the rest as JSON has it."""
+
+    def set_state(self, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
+        """Be as when `state` gave these."""
+
+
 class Resumption:
     """One training's place, the folder; without one nothing is kept."""
 
-    def __init__(self, folder: Path | None):
-        self.folder = folder
+    def __init__(self, folder: Path | None, companion: Companion | None = None):
+        self.folder, self._companion = folder, companion
         self._kept: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self._written = time.monotonic()
 
@@ -47,6 +58,9 @@ class Resumption:
         tensors, rest = _state(module, order)
         best = {f"best.{name}": value for name, value in course.best_weights.items()}
         rest |= {"history": list(course.history), "best_epoch": course.best_epoch}
+        if self._companion:
+            own, rest[ALONG] = self._companion.state()
+            best |= {f"{ALONG}.{name}": value for name, value in own.items()}
         self._kept = {name: _copy(value) for name, value in (tensors | best).items()}, rest
         if time.monotonic() - self._written >= WRITTEN_EVERY:
             self._write()
@@ -73,8 +87,9 @@ class Resumption:
         except (OSError, ValueError, safetensors.SafetensorError):
             return None
         _set_state(module, order, tensors, rest)
-        best = {name[5:]: value for name, value in tensors.items() if name.startswith("best.")}
-        return Course(rest["history"], rest["best_epoch"], best)
+        if self._companion:
+            self._companion.set_state(_below(ALONG, tensors), rest[ALONG])
+        return Course(rest["history"], rest["best_epoch"], _below("best", tensors))
 
     def clear(self) -> None:
         """Nothing is left to go on with."""
@@ -95,9 +110,15 @@ class Resumption:
         unfinished.rename(self.folder)
 
 
-def beside(entry: Path) -> Resumption:
+def beside(entry: Path, companion: Companion | None = None) -> Resumption:
     """Where a training is kept whose result would be this entry of a cache."""
-    return Resumption(entry.with_suffix(SUFFIX))
+    return Resumption(entry.with_suffix(SUFFIX), companion)
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin with the prefix and a dot, without it."""
+    n = len(prefix) + 1
+    return {name[n:]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
 
 
 def _state(module: nn.Module, order: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -121,8 +142,7 @@ def _state(module: nn.Module, order: torch.Generator) -> tuple[dict[str, Tensor]
 def _set_state(
     module: nn.Module, order: torch.Generator, tensors: dict[str, Tensor], rest: dict[str, Any]
 ) -> None:
-    own = {name[8:]: value for name, value in tensors.items() if name.startswith("weights.")}
-    module.load_state_dict(own)
+    module.load_state_dict(_below("weights", tensors))
     for name, optimizer in _parts(module, Optimizer):
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
