@@ -44,7 +44,7 @@ class RecordEffort:
 
 
 FULL = RecordEffort(n_trials=1000, warm_up=WARM_UP)
-QUICK = RecordEffort(n_trials=120, warm_up=0)  # one trial is all that is shown: the median of these
+QUICK = RecordEffort(n_trials=60, warm_up=0)  # one trial is all that is shown: the median of these
 
 
 def limits(settings: Settings, effort: RecordEffort) -> Iterator[Limit]:

@@ -114,7 +114,7 @@ FULL = Effort(
 QUICK = Effort(
     rounds=1,
     sizes={
-        "patch_features": Size(128, 1),
+        "patch_features": Size(96, 1),
         "brain_cvae": Size(192, 2),
         "brain_cnn small": Size(512, 8),
         "brain_cnn pretrained": Size(256, 5),
