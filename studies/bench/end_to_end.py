@@ -49,7 +49,7 @@ class StudyEffort:
 
 
 FULL = StudyEffort(n_trials=300, rounds=1, stated_whole=STATED)
-QUICK = StudyEffort(n_trials=15, rounds=1, stated_whole=None)  # what ends a study weighs too much
+QUICK = StudyEffort(n_trials=20, rounds=1, stated_whole=None)  # what ends a study weighs too much
 
 
 class Outcome(NamedTuple):
