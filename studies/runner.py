@@ -19,7 +19,7 @@ from mlflow_server.connection import is_server
 from studies.closing import hand_over_closing, write_closing
 from studies.opening import open_runs, opening_of
 from studies.outbox import OPENS_WITHIN, Outbox, is_told_by_others, publishable
-from studies.progress import show_markdown, show_progress
+from studies.progress import Display, show_markdown, show_progress
 from studies.publish import draw_report
 from studies.reproduce.conditions import write_conditions
 from studies.retries import BY_SIGNAL, INTERRUPTED, put_back
@@ -85,19 +85,8 @@ def run_trials(session: Session, search: optuna.Study, record: Outbox | None) ->
     """Run the trials that were asked for; none where 0 were, so that a study is only concluded."""
     asked_for = session.settings.trials
     n_trials = session.study.n_trials if asked_for is None else asked_for
-    best = best_feasible(search)
     with show_progress(session.study.metric, n_trials) as display:
-        display.best = as_line(best, is_best=True) if best else None
-        runner = TrialRunner(
-            session.study,
-            session.lab,
-            session.folder / "trials",
-            display,
-            record,
-            best=best.value if best else None,
-            tags=session.tags(),
-        )
-        after_trial = AfterTrial(session.study, display, record)
+        runner, after_trial = trial_runner(session, search, display, record)
         with interrupts() as asked, suppress(KeyboardInterrupt):
             search.optimize(
                 asked.during(runner),
@@ -111,6 +100,24 @@ def run_trials(session: Session, search: optuna.Study, record: Outbox | None) ->
             display.say("Stopped. The same command goes on from here; what there is is written.")
             return Ending(interrupted=True)
     return Ending(error=after_trial.error())
+
+
+def trial_runner(
+    session: Session, search: optuna.Study, display: Display, record: Outbox | None
+) -> tuple[TrialRunner, AfterTrial]:
+    """What runs a trial here and what follows on it, beginning from the best that there is."""
+    best = best_feasible(search)
+    display.best = as_line(best, is_best=True) if best else None
+    runner = TrialRunner(
+        session.study,
+        session.lab,
+        session.folder / "trials",
+        display,
+        record,
+        best=best.value if best else None,
+        tags=session.tags(),
+    )
+    return runner, AfterTrial(session.study, display, record)
 
 
 def finish(

@@ -11,6 +11,7 @@ from team_server import ADMIN, PASSWORDS, READER, RESEARCHER, TeamServer
 
 from models.heads import KeptMaps
 from training.data import load
+from training.data.phantom import write as write_phantom
 
 ROOT = Path(__file__).parent.parent
 pytest.register_assert_rewrite("agreement")  # so that it says what differs
@@ -26,6 +27,14 @@ def pytest_configure():
 def phantom(tmp_path_factory):
     """The phantom Dataset as `DATA=phantom` gives it."""
     return load("phantom", root=tmp_path_factory.mktemp("phantom"), say=lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def slices(tmp_path_factory):
+    """A small phantom in a folder, as a user has images of their own."""
+    folder = tmp_path_factory.mktemp("data") / "slices"
+    write_phantom(folder, n_images=60, n_groups=30)
+    return folder
 
 
 @pytest.fixture(scope="session")

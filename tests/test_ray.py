@@ -7,7 +7,7 @@ import psutil
 import pytest
 from agreement import assert_records_agree
 from ray_cluster import ray_cluster
-from test_workers import images, search_of, study, wait_for, workers_of  # noqa: F401
+from test_workers import search_of, study, wait_for, workers_of  # noqa: F401
 
 from studies.settings import Settings
 from studies.storage import n_ended

@@ -26,7 +26,6 @@ from studies.worker import WORKER
 from studies.workers.call import places, shares_of_gpus, worker_arguments
 from studies.workers.on_ray import cpus_for
 from studies.workers.watch import check_crew, has_crew
-from training.data import phantom
 
 ROOT = Path(__file__).parent.parent
 SERVER = "postgresql://me:secret@db/trials"
@@ -118,16 +117,8 @@ def test_the_composed_tracking_server_is_called_as_the_program_understands():
         assert address.path == f"/{database}"
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """A small phantom in a folder of the user's."""
-    folder = tmp_path_factory.mktemp("data") / "slices"
-    phantom.write(folder, n_images=60, n_groups=30)
-    return folder
-
-
 @pytest.fixture
-def study(images, tmp_path, postgres, monkeypatch):
+def study(slices, tmp_path, postgres, monkeypatch):
     """A function that starts `python -m studies run giaem …` over two databases on PostgreSQL."""
     name = f"w{abs(hash(tmp_path)) % 10**9}"
     addresses = {
@@ -140,7 +131,7 @@ def study(images, tmp_path, postgres, monkeypatch):
 
     @contextmanager
     def start(*arguments):
-        options = ["--data", str(images), "--device", "cpu"]
+        options = ["--data", str(slices), "--device", "cpu"]
         command = [sys.executable, "-m", "studies", "run", "giaem", *options, *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:

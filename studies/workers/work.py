@@ -11,7 +11,15 @@ import optuna
 from studies.outbox import Outbox, publishable
 from studies.progress import Display, show_progress
 from studies.retries import put_back
-from studies.runner import FINISHED, Ending, Interruption, interrupts, open_record, trials_in
+from studies.runner import (
+    FINISHED,
+    Ending,
+    Interruption,
+    interrupts,
+    open_record,
+    trial_runner,
+    trials_in,
+)
 from studies.session import Session, open_session
 from studies.settings import Settings
 from studies.storage import (
@@ -25,7 +33,7 @@ from studies.storage import (
 )
 from studies.study import Study, StudyError
 from studies.trial_storage import BudgetTaken
-from studies.trials import AfterTrial, TrialFailed, TrialRunner, as_line
+from studies.trials import TrialFailed
 
 ASKS_EVERY = 1.0  # seconds between two looks at whether the last trials of others have ended
 
@@ -65,18 +73,7 @@ def run_until_met(
     asked: Interruption,
 ) -> Ending:
     """Run trials while the budget has room, and wait for those of others, which may yet die."""
-    best = best_feasible(search)
-    display.best = as_line(best, is_best=True) if best else None
-    runner = TrialRunner(
-        session.study,
-        session.lab,
-        session.folder / "trials",
-        display,
-        record,
-        best=best.value if best else None,
-        tags=session.tags(),
-    )
-    after_trial = AfterTrial(session.study, display, record)
+    runner, after_trial = trial_runner(session, search, display, record)
 
     def look_around(search: optuna.Study, _: object) -> None:
         """What others have done meanwhile."""

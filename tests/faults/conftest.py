@@ -4,15 +4,6 @@ import pytest
 from houses import House, Server
 
 from mlflow_server import local_uri
-from training.data import phantom
-
-
-@pytest.fixture(scope="session")
-def slices(tmp_path_factory):
-    """A small phantom in a folder."""
-    folder = tmp_path_factory.mktemp("data") / "slices"
-    phantom.write(folder, n_images=60, n_groups=30)
-    return folder
 
 
 @pytest.fixture
