@@ -7,7 +7,7 @@ another version is answered with. Does not know what is logged.
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ import requests
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities.paged_list import PagedList
 from mlflow.telemetry import set_telemetry_client
 from mlflow.utils.credentials import read_mlflow_creds
 from sqlalchemy.engine import make_url
@@ -115,6 +116,17 @@ def connect(uri: str) -> MlflowClient:
         f"MLFLOW_TRACKING_URI must begin with http://, https:// or sqlite:/// (or another of "
         f"{', '.join(DATABASES[1:])}), got {uri!r}."
     )
+
+
+def in_pages(search: Callable[..., PagedList], *asked: object, **how: object) -> Iterator:
+    """All that one of a client's searches finds, page after page."""
+    token = None
+    while True:
+        page = search(*asked, page_token=token, **how)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def database_file(uri: str) -> Path | None:

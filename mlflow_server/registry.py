@@ -32,6 +32,7 @@ from mlflow_server.connection import (
     TrackingError,
     connect,
     first_line,
+    in_pages,
     is_server,
     tracking_errors,
 )
@@ -214,14 +215,9 @@ def find_version(tracking_uri: str, uri: str) -> Version:
 def aliased(tracking_uri: str, alias: str) -> list[str]:
     """The names of the registered models that have this alias, sorted."""
     client = connect(tracking_uri)
-    names, token = [], None
     with tracking_errors("Listing the registered models"):
-        while True:
-            page = client.search_registered_models(page_token=token)
-            names += [model.name for model in page if alias in model.aliases]
-            token = page.token
-            if not token:
-                return sorted(names)
+        models = in_pages(client.search_registered_models)
+        return sorted(model.name for model in models if alias in model.aliases)
 
 
 def version_tags(tracking_uri: str, uri: str) -> dict[str, str]:

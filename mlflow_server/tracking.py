@@ -5,65 +5,44 @@ a run is found by its tags `study` and `trial` and completed, not doubled. Knows
 a study searches.
 """
 
-import json
 import math
-import re
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    Experiment,
-    InputTag,
-    LifecycleStage,
-    Metric,
-    Param,
-    Run,
-    RunTag,
-    ViewType,
-)
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Experiment, LifecycleStage, Metric, Run, ViewType
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.default_context import DefaultRunContext
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from mlflow.utils.time import get_current_time_millis
-from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from mlflow_server.batch import NewRun, insert_runs
-from mlflow_server.connection import (
-    TrackingError,
-    TrackingRefused,
-    connect,
-    is_server,
-    tracking_errors,
+from mlflow_server.connection import TrackingError, connect, in_pages, is_server, tracking_errors
+from mlflow_server.entities import (
+    DatasetUse,
+    Status,
+    TrialRun,
+    as_dataset_input,
+    as_metrics,
+    as_note,
+    as_params,
+    as_tags,
+    published_tags,
+    quoted,
+    trial_metrics,
+    trial_tags,
 )
+from mlflow_server.experiments import Experiments
 from mlflow_server.files import fetch_run_files, local_folder, place
 
 RUNS_A_PAGE = 1000
 SYSTEM_METRICS_INTERVAL = 2  # seconds
 SYSTEM_METRICS = "system/"  # how their names begin
-VIEW_TAG = "mlflow.sharedViewState."  # + key: where the UI keeps a view that was shared
 CLOSED_TAG = "closed"  # why a run was ended that its own process left RUNNING
 DOUBLE_TAG = "double_of"  # of a run that was deleted: the one that its trial has
 CLEANED_TAG = "cleaned"  # when a run's files were removed; its parameters and metrics stay
-
-Status = Literal["FINISHED", "KILLED", "FAILED"]
-
-
-class DatasetUse(NamedTuple):
-    """One split as a study uses it: what MLflow shows as data lineage."""
-
-    name: str
-    digest: str  # at most 36 characters
-    source: str  # where the images came from, shown as given
-    context: Literal["training", "validation", "test"]
-    n_images: int
 
 
 class TaggedRun(NamedTuple):
@@ -87,32 +66,14 @@ class KnownRun:
     series: dict[str, list[float]]
 
 
-@dataclass(frozen=True)
-class TrialRun:
-    """All that is published of one trial. `history[0]` is epoch 1; None and NaN are left out."""
-
-    study: str
-    trial: int
-    name: str
-    status: Status
-    start_ms: int
-    end_ms: int
-    params: Mapping[str, object] = field(default_factory=dict)
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
-    history: Sequence[Mapping[str, float | None]] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
-    artifacts: Path | None = None  # a folder, logged whole; its files do not change any more
-
-
 class Tracking:
     """The record at one address: an MLflow server, or a database with files beside it."""
 
     def __init__(self, uri: str, artifact_root: Path):
-        """Connect, or raise TrackingError. A server decides itself where files go."""
+        """Connect, or raise TrackingError."""
         self.uri = uri
         self._client = connect(uri)
-        self._artifact_root = None if is_server(uri) else Path(artifact_root).resolve()
+        self.experiments = Experiments(self._client, uri, artifact_root)
         self._who = DefaultRunContext().tags()  # user and source, as the UI's columns expect them
         self._monitors: dict[str, SystemMetricsMonitor] = {}
 
@@ -120,89 +81,6 @@ class Tracking:
         """Stop what still samples. The runs themselves are left as they are."""
         for run_id in list(self._monitors):
             self._stop_monitor(run_id)
-
-    # Experiments
-
-    def experiment(self, name: str, *, note: str, tags: Mapping[str, str]) -> str:
-        """The experiment's id. Made once; one that was deleted in the UI is restored."""
-        with tracking_errors(f"Opening the experiment {name!r}"):
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
-                return self._create_experiment(name, note=note, tags=tags)
-            self._check_reach(name, found.artifact_location)
-            if found.lifecycle_stage == LifecycleStage.DELETED:
-                self._client.restore_experiment(found.experiment_id)
-            return found.experiment_id
-
-    def describe(self, experiment_id: str, note: str) -> None:
-        """Put a note, as Markdown, above the table of an experiment's runs."""
-        with tracking_errors(f"Describing experiment {experiment_id}"):
-            self._client.set_experiment_tag(experiment_id, MLFLOW_RUN_NOTE, note)
-
-    def _check_reach(self, name: str, location: str) -> None:
-        """Files go where their experiment lies, and MLflow would write those of a folder on the
-        server's machine into one of that name here, and not find the others at all."""
-        over_server = urlsplit(location).scheme == "mlflow-artifacts"
-        if is_server(self.uri) and not over_server:
-            raise TrackingRefused(
-                f"The study {name!r} was begun beside the server, and keeps its files in a folder "
-                f"there: run it there without MLFLOW_TRACKING_URI, or give yours a LABEL."
-            )
-        if over_server and not is_server(self.uri):
-            raise TrackingRefused(
-                f"The study {name!r} was begun over a server, which keeps its files: set "
-                f"MLFLOW_TRACKING_URI to that server's address, or give yours a LABEL."
-            )
-
-    def experiments(self) -> dict[str, str]:
-        """The ids of all experiments by name, deleted ones left out."""
-        with tracking_errors("Listing the experiments"):
-            return {found.name: found.experiment_id for found in self._experiments()}
-
-    def _create_experiment(self, name: str, *, note: str, tags: Mapping[str, str]) -> str:
-        folder = None
-        if self._artifact_root is not None:
-            folder = (self._artifact_root / re.sub(r"[^\w.-]+", "_", name)).as_uri()
-        kind = {"mlflow.experimentKind": "custom_model_development"}  # opens on the runs table
-        try:
-            return self._client.create_experiment(
-                name, artifact_location=folder, tags={**kind, MLFLOW_RUN_NOTE: note, **tags}
-            )
-        except MlflowException:
-            other = self._client.get_experiment_by_name(name)  # another worker was faster
-            if other is None:
-                raise
-            return other.experiment_id
-
-    def share_view(
-        self,
-        experiment_id: str,
-        study: str,
-        *,
-        metrics: Sequence[str],
-        direction: Literal["maximize", "minimize"],
-        params: Sequence[str],
-        tags: Mapping[str, str],
-    ) -> None:
-        """Keep a view of the runs table: a study's trials with these tags and columns, best first.
-
-        `direction` is that of the first metric; `runs_url` opens it by `view_key`.
-        """
-        wanted = "".join(f" AND tags.{name} = {_quoted(value)}" for name, value in tags.items())
-        view = {
-            "searchFilter": f"tags.study = {_quoted(study)} AND tags.trial IS NOT NULL{wanted}",
-            "orderByKey": f"metrics.`{metrics[0]}`",
-            "orderByAsc": direction == "minimize",
-            "startTime": "ALL",
-            "lifecycleFilter": "Active",
-            "datasetsFilter": [],
-            "modelVersionFilter": "All Runs",
-            "selectedColumns": [f"metrics.`{name}`" for name in metrics]
-            + [f"params.`{name}`" for name in params],
-        }
-        with tracking_errors(f"Sharing the view of {study}"):
-            tag = VIEW_TAG + view_key(study)
-            self._client.set_experiment_tag(experiment_id, tag, json.dumps(view))
 
     # The parent run
 
@@ -225,13 +103,13 @@ class Tracking:
                     self._client.delete_run(made)
             else:
                 self._client.update_run(run_id, status="RUNNING")
-            self._client.log_batch(run_id, params=_params(params), tags=_tags(tags))
-            self._client.log_inputs(run_id, datasets=[_dataset_input(use) for use in datasets])
+            self._client.log_batch(run_id, params=as_params(params), tags=as_tags(tags))
+            self._client.log_inputs(run_id, datasets=[as_dataset_input(use) for use in datasets])
             return run_id
 
     def find_study(self, experiment_id: str, study: str) -> str | None:
         """The study's parent run, if it has one."""
-        query = f"tags.study = {_quoted(study)} AND tags.trial IS NULL"
+        query = f"tags.study = {quoted(study)} AND tags.trial IS NULL"
         with tracking_errors(f"Looking for the parent run of {study}"):
             found = list(self._search([experiment_id], query))
             oldest = min(
@@ -253,8 +131,8 @@ class Tracking:
         with tracking_errors(f"Closing the parent run {run_id}"):
             self._client.log_batch(
                 run_id,
-                metrics=_metrics(metrics, timestamp=now, step=0),
-                tags=_tags({**tags, **_note(note or "")}),
+                metrics=as_metrics(metrics, timestamp=now, step=0),
+                tags=as_tags({**tags, **as_note(note or "")}),
             )
             self._client.set_terminated(run_id, status=status, end_time=now)
 
@@ -278,7 +156,7 @@ class Tracking:
                 else self._create_run(
                     experiment_id,
                     name,
-                    tags=_trial_tags(study, trial, parent_run_id),
+                    tags=trial_tags(study, trial, parent_run_id),
                     start_ms=start_ms,
                 )
             )
@@ -293,7 +171,7 @@ class Tracking:
         """One epoch of a trial that trains; `step` counts from 1, as in `TrialRun.history`."""
         with tracking_errors(f"Logging epoch {step}"):
             now = get_current_time_millis()
-            self._client.log_batch(run_id, metrics=_metrics(metrics, timestamp=now, step=step))
+            self._client.log_batch(run_id, metrics=as_metrics(metrics, timestamp=now, step=step))
 
     def publish_trials(
         self, experiment_id: str, parent_run_id: str, runs: Sequence[TrialRun]
@@ -327,28 +205,28 @@ class Tracking:
         return None if local_folder(experiment.artifact_location) is None else experiment
 
     def _as_new(self, run: TrialRun, parent_run_id: str) -> NewRun:
-        tags = {**self._who, **_published_tags(run, parent_run_id)}
+        tags = {**self._who, **published_tags(run, parent_run_id)}
         return NewRun(
             trial=run.trial,
             name=run.name,
             status=run.status,
             start_ms=run.start_ms,
             end_ms=run.end_ms,
-            params={param.key: param.value for param in _params(run.params)},
-            metrics=_trial_metrics(run, epochs_logged=0),
-            tags={tag.key: tag.value for tag in _tags(tags)},
+            params={param.key: param.value for param in as_params(run.params)},
+            metrics=trial_metrics(run, epochs_logged=0),
+            tags={tag.key: tag.value for tag in as_tags(tags)},
             artifacts=run.artifacts,
         )
 
     def publish_trial(self, experiment_id: str, parent_run_id: str, run: TrialRun) -> str:
         """Write a trial that has ended. A run that is there already, whole or in part, is kept."""
-        tags = _published_tags(run, parent_run_id)
+        tags = published_tags(run, parent_run_id)
         with tracking_errors(f"Publishing trial {run.trial} of {run.study}"):
             found = self._find_trial(experiment_id, run.study, run.trial)
             if found is None and (experiment := self._experiment_in_rows(experiment_id)):
                 return self._insert(experiment, parent_run_id, [run])[run.trial]
             if found is None:
-                own = _trial_tags(run.study, run.trial, parent_run_id)
+                own = trial_tags(run.study, run.trial, parent_run_id)
                 run_id = self._create_run(experiment_id, run.name, tags=own, start_ms=run.start_ms)
                 self._complete(run_id, run, tags, epochs_logged=0)
                 return run_id
@@ -370,9 +248,9 @@ class Tracking:
             self._link_folder(run_id, run.artifacts)
         self._client.log_batch(
             run_id,
-            metrics=_trial_metrics(run, epochs_logged=epochs_logged),
-            params=_params(run.params),
-            tags=_tags(tags),
+            metrics=trial_metrics(run, epochs_logged=epochs_logged),
+            params=as_params(run.params),
+            tags=as_tags(tags),
         )
         self._client.set_terminated(run_id, status=run.status, end_time=run.end_ms)
 
@@ -413,7 +291,7 @@ class Tracking:
         return sorted(trial for trial, n in trials.items() if n > 1)
 
     def _trial_runs(self, experiment_id: str, study: str, view: int) -> Iterator[Run]:
-        query = f"tags.study = {_quoted(study)} AND tags.trial IS NOT NULL"
+        query = f"tags.study = {quoted(study)} AND tags.trial IS NOT NULL"
         return self._search([experiment_id], query, view=view)
 
     def _keep_one(self, same: list[Run]) -> tuple[Run, list[str]]:
@@ -436,7 +314,7 @@ class Tracking:
     ) -> list[str]:
         """End what killed processes left RUNNING of the trials `before` this one;
         `running_trials` are alive in other workers."""
-        query = f"tags.study = {_quoted(study)} AND attributes.status = 'RUNNING'"
+        query = f"tags.study = {quoted(study)} AND attributes.status = 'RUNNING'"
         closed = []
         with tracking_errors(f"Closing what is left running of {study}"):
             for run in self._search([experiment_id], query):
@@ -456,17 +334,21 @@ class Tracking:
     def find_run(self, tag: str, value: str) -> str | None:
         """The newest run with this tag that has its files, in any experiment."""
         with tracking_errors(f"Looking for a run with {tag} = {value}"):
-            experiments = [found.experiment_id for found in self._experiments()]
-            query = f"tags.`{tag}` = {_quoted(value)} AND tags.{CLEANED_TAG} IS NULL"
-            found = self._first(experiments, query)
-            return found.info.run_id if found else None
+            query = f"tags.`{tag}` = {quoted(value)} AND tags.{CLEANED_TAG} IS NULL"
+            newest = self._client.search_runs(
+                list(self.experiments.ids().values()),
+                query,
+                max_results=1,
+                order_by=["attributes.start_time DESC"],
+            )
+            return newest[0].info.run_id if newest else None
 
     def tagged_runs(self, experiment_ids: Sequence[str], tag: str) -> list[TaggedRun]:
         """All runs of these experiments that have a tag, deleted ones left out."""
         with tracking_errors(f"Looking for runs with {tag}"):
             return [
                 TaggedRun(run.info.run_id, run.info.status, dict(run.data.tags))
-                for run in self._search(list(experiment_ids), f"tags.`{tag}` LIKE '%'")
+                for run in self._search(experiment_ids, f"tags.`{tag}` LIKE '%'")
             ]
 
     def add_run(self, experiment_id: str, name: str, *, tags: Mapping[str, str]) -> str:
@@ -477,9 +359,8 @@ class Tracking:
     def runs_beginning(self, prefix: str) -> list[str]:
         """The ids that begin so, of runs in any experiment."""
         with tracking_errors(f"Looking for runs {prefix}"):
-            experiments = [found.experiment_id for found in self._experiments()]
-            query = f"attributes.run_id LIKE {_quoted(f'{prefix}%')}"
-            return [run.info.run_id for run in self._search(experiments, query)]
+            query = f"attributes.run_id LIKE {quoted(f'{prefix}%')}"
+            return [run.info.run_id for run in self._search(self.experiments.ids().values(), query)]
 
     def read_run(self, run_id: str) -> KnownRun:
         """All that a run says of itself but its files."""
@@ -514,7 +395,7 @@ class Tracking:
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Give a run these tags."""
         with tracking_errors(f"Tagging run {run_id}"):
-            self._client.log_batch(run_id, tags=_tags(tags))
+            self._client.log_batch(run_id, tags=as_tags(tags))
 
     def metrics(self, run_id: str) -> dict[str, float]:
         """A run's metrics, the last value of each."""
@@ -559,42 +440,21 @@ class Tracking:
     def _create_run(
         self, experiment_id: str, name: str, *, tags: Mapping[str, str], start_ms: int | None = None
     ) -> str:
-        cut = {tag.key: tag.value for tag in _tags({**self._who, **tags})}
+        cut = {tag.key: tag.value for tag in as_tags({**self._who, **tags})}
         run = self._client.create_run(experiment_id, start_time=start_ms, tags=cut, run_name=name)
         return run.info.run_id
 
     def _find_trial(self, experiment_id: str, study: str, trial: int) -> Run | None:
-        query = f"tags.study = {_quoted(study)} AND tags.trial = '{trial}'"
+        query = f"tags.study = {quoted(study)} AND tags.trial = '{trial}'"
         found = list(self._search([experiment_id], query))
         return self._keep_one(found)[0] if found else None
 
-    def _first(self, experiments: list[str], query: str) -> Run | None:
-        runs = self._client.search_runs(
-            experiments, query, max_results=1, order_by=["attributes.start_time DESC"]
-        )
-        return runs[0] if runs else None
-
     def _search(
-        self, experiments: list[str], query: str, view: int = ViewType.ACTIVE_ONLY
+        self, experiments: Iterable[str], query: str, view: int = ViewType.ACTIVE_ONLY
     ) -> Iterator[Run]:
-        token = None
-        while True:
-            page = self._client.search_runs(
-                experiments, query, view, max_results=RUNS_A_PAGE, page_token=token
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
-
-    def _experiments(self):
-        token = None
-        while True:
-            page = self._client.search_experiments(page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+        return in_pages(
+            self._client.search_runs, list(experiments), query, view, max_results=RUNS_A_PAGE
+        )
 
     def _epochs_logged(self, run_id: str, history: Sequence[Mapping[str, float | None]]) -> int:
         """How many epochs came in live: they are in the run under the time they took place."""
@@ -615,74 +475,5 @@ def _is_whole(run: Run) -> bool:
     return run.info.status != "RUNNING" and CLOSED_TAG not in run.data.tags
 
 
-def view_key(study: str) -> str:
-    """What a study's view of the runs table is called in addresses."""
-    return re.sub(r"\W+", "_", study)
-
-
 def _when(point: Metric) -> tuple[int, int]:
     return point.timestamp, point.step
-
-
-def _quoted(value: str) -> str:
-    """A value in MLflow's search language, which has two kinds of quotes and no escapes."""
-    for quote in "'\"":
-        if quote not in value:
-            return f"{quote}{value}{quote}"
-    raise TrackingError(f"MLflow cannot search for a name with both kinds of quotes, got {value}.")
-
-
-def _trial_tags(study: str, trial: int, parent_run_id: str) -> dict[str, str]:
-    return {"study": study, "trial": str(trial), MLFLOW_PARENT_RUN_ID: parent_run_id}
-
-
-def _published_tags(run: TrialRun, parent_run_id: str) -> dict[str, str]:
-    return {**_trial_tags(run.study, run.trial, parent_run_id), **run.tags, **_note(run.note)}
-
-
-def _note(note: str) -> dict[str, str]:
-    return {MLFLOW_RUN_NOTE: note} if note else {}
-
-
-def _params(params: Mapping[str, object]) -> list[Param]:
-    return [Param(name, _cut(value, MAX_PARAM_VAL_LENGTH)) for name, value in params.items()]
-
-
-def _tags(tags: Mapping[str, str]) -> list[RunTag]:
-    return [RunTag(name, _cut(value, MAX_TAG_VAL_LENGTH)) for name, value in tags.items()]
-
-
-def _cut(value: object, limit: int) -> str:
-    """MLflow cuts too, but not everywhere, and with a warning across the progress display."""
-    text = str(value)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def _metrics(metrics: Mapping[str, float | None], *, timestamp: int, step: int) -> list[Metric]:
-    """What is undefined stays out: MLflow has no None, and stores NaN as a zero with a flag."""
-    return [
-        Metric(name, float(value), timestamp, step)
-        for name, value in metrics.items()
-        if value is not None and not math.isnan(value)
-    ]
-
-
-def _trial_metrics(run: TrialRun, *, epochs_logged: int) -> list[Metric]:
-    """Epochs at their steps, spread evenly over the trial's time, and the results after them."""
-    n = len(run.history)
-    metrics = _metrics(run.metrics, timestamp=run.end_ms, step=n)
-    for step in range(epochs_logged + 1, n + 1):
-        at = run.start_ms + (run.end_ms - run.start_ms) * step // (n + 1)
-        metrics += _metrics(run.history[step - 1], timestamp=at, step=step)
-    return metrics
-
-
-def _dataset_input(use: DatasetUse) -> DatasetInput:
-    dataset = Dataset(
-        name=f"{use.name} {use.context}",  # a run keeps one input for each name and digest
-        digest=use.digest,
-        source_type="local",
-        source=json.dumps({"uri": use.source}),
-        profile=json.dumps({"num_rows": use.n_images}),
-    )
-    return DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, use.context)])

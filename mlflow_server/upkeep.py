@@ -16,7 +16,7 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.dbmodels.models import SqlInput
 
-from mlflow_server.connection import TrackingError, connect, is_server, tracking_errors
+from mlflow_server.connection import TrackingError, connect, in_pages, is_server, tracking_errors
 from mlflow_server.files import local_folder
 from mlflow_server.tracking import CLEANED_TAG, RUNS_A_PAGE
 
@@ -226,20 +226,14 @@ class Upkeep:
     # Lists
 
     def _experiments(self) -> Iterator[HeldExperiment]:
-        token = None
-        while True:
-            page = self._client.search_experiments(ViewType.ALL, page_token=token)
-            for one in page:
-                yield HeldExperiment(
-                    one.experiment_id,
-                    one.name,
-                    one.lifecycle_stage == LifecycleStage.DELETED,
-                    dict(one.tags),
-                    one.artifact_location,
-                )
-            token = page.token
-            if not token:
-                return
+        for one in in_pages(self._client.search_experiments, ViewType.ALL):
+            yield HeldExperiment(
+                one.experiment_id,
+                one.name,
+                one.lifecycle_stage == LifecycleStage.DELETED,
+                dict(one.tags),
+                one.artifact_location,
+            )
 
     def _runs(self, experiments: list[str]) -> Iterator[HeldRun]:
         for run in self._search(experiments, ""):
@@ -253,46 +247,24 @@ class Upkeep:
             )
 
     def _search(self, experiments: list[str], query: str) -> Iterator[Run]:
-        token = None
-        while True:
-            page = self._client.search_runs(
-                experiments, query, ViewType.ALL, max_results=RUNS_A_PAGE, page_token=token
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+        return in_pages(
+            self._client.search_runs, experiments, query, ViewType.ALL, max_results=RUNS_A_PAGE
+        )
 
     def _models(self, experiments: list[str]) -> Iterator[HeldModel]:
-        token = None
-        while True:
-            page = self._client.search_logged_models(
-                experiments, max_results=MODELS_A_PAGE, page_token=token
-            )
-            for model in page:
-                yield _held(model, str(model.status))
-            token = page.token
-            if not token:
-                break
+        search = self._client.search_logged_models
+        for model in in_pages(search, experiments, max_results=MODELS_A_PAGE):
+            yield _held(model, str(model.status))
         if hasattr(self._store, "_get_deleted_logged_models"):
             for identity in self._store._get_deleted_logged_models():
                 yield _held(self._store.get_logged_model(identity, allow_deleted=True), DELETED)
 
     def _versions(self) -> Iterator[HeldVersion]:
-        aliases = {one.name: one.aliases for one in self._pages("search_registered_models")}
-        for one in self._pages("search_model_versions"):
+        aliases = {one.name: one.aliases for one in in_pages(self._client.search_registered_models)}
+        for one in in_pages(self._client.search_model_versions):
             number = str(one.version)  # a server says it as a word, a database as a number
             own = [alias for alias, at in aliases.get(one.name, {}).items() if str(at) == number]
             yield HeldVersion(one.name, number, one.run_id, one.source, tuple(sorted(own)))
-
-    def _pages(self, search: str) -> Iterator:
-        token = None
-        while True:
-            page = getattr(self._client, search)(page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
 
 
 def _held(model: LoggedModel, status: str) -> HeldModel:

@@ -16,6 +16,7 @@ from mlflow_server.connection import (
     TrackingError,
     TrackingRefused,
     connect,
+    in_pages,
     is_server,
     tracking_errors,
 )
@@ -65,7 +66,7 @@ class Users:
     def all(self) -> list[User]:
         """Everybody, with their grants."""
         with tracking_errors("Listing the users"):
-            names = {e.experiment_id: e.name for e in self._client.search_experiments()}
+            names = {e.experiment_id: e.name for e in in_pages(self._client.search_experiments)}
             return [self._user(found, names) for found in self._ask("GET", "users/list")["users"]]
 
     def find(self, name: str) -> User | None:
@@ -189,7 +190,7 @@ class Users:
             return self._client.get_registered_model(name).name
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            known = ", ".join(sorted(e.name for e in self._client.search_experiments()))
+            known = ", ".join(sorted(e.name for e in in_pages(self._client.search_experiments)))
             raise TrackingError(f"Unknown EXPERIMENT {name!r}. Known: {known}.")
         return found.experiment_id
 

@@ -133,7 +133,7 @@ def _close(record: Record, closing: Closing, evidence: Path) -> None:
         if best is not None:
             keep_answers(record, best, evidence)
         tracking.hand_over(record.parent_id, evidence)
-    tracking.describe(record.experiment_id, f"{links}\n\n{closing.note}")
+    tracking.experiments.describe(record.experiment_id, f"{links}\n\n{closing.note}")
     tracking.close_study(
         record.parent_id,
         status=closing.status,

@@ -168,7 +168,7 @@ def write_files(evidence: Evidence, folder: Path) -> Path:
 def publish(evidence: Evidence, settings: Settings) -> None:
     """One run for each study in an experiment of its own; a second call completes the first's."""
     tracking = Tracking(settings.tracking_uri, settings.artifact_root)
-    experiment = tracking.experiment(
+    experiment = tracking.experiments.open(
         EXPERIMENT, note="Studies repeated over several splits, with controls.", tags={}
     )
     run_id = tracking.open_study(

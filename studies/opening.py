@@ -104,7 +104,7 @@ def open_runs(
     tracking = Tracking(settings.tracking_uri, settings.artifact_root)
     check_may_register(settings.tracking_uri, opening.slug)
     with FileLock(folder / OPENING_LOCK):  # the processes of this machine make one parent run
-        experiment = tracking.experiment(
+        experiment = tracking.experiments.open(
             opening.study, note=opening.note, tags=opening.experiment_tags
         )
         parent = tracking.open_study(
@@ -123,7 +123,7 @@ def open_runs(
             running_trials=set(living),
             before=before,
         )
-    tracking.share_view(
+    tracking.experiments.share_view(
         experiment,
         opening.study,
         metrics=opening.metrics,

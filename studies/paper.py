@@ -377,7 +377,7 @@ def publish(board: Board) -> None:
     """A run for each table in an experiment of its own; a second call completes the first's."""
     settings, paper = board.settings, as_paper(board)
     tracking = Tracking(settings.tracking_uri, settings.artifact_root)
-    experiment = tracking.experiment(
+    experiment = tracking.experiments.open(
         EXPERIMENT, note="The paper's Table 1 on real, synthetic and mixed images.", tags={}
     )
     tags = {name: board.first.tags()[name] for name in KEPT_TAGS}

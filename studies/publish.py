@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 import optuna
 
+from mlflow_server.experiments import view_key
 from mlflow_server.files import link
 from mlflow_server.server import artifact_url, run_url, runs_url
-from mlflow_server.tracking import view_key
 from studies.finish import ANSWERS, FLOOR_ANSWERS
 from studies.provenance import installed_packages
 from studies.record import Record

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from mlflow_server import Tracking
+from mlflow_server.experiments import view_key
 from mlflow_server.server import compare_url, run_url, runs_url, serve, serve_team
 from mlflow_server.team import Door, is_loopback
-from mlflow_server.tracking import view_key
 from studies.settings import Settings
 from studies.storage import best_trials
 
@@ -33,7 +33,7 @@ def open_server(settings: Settings, door: Door) -> None:
 def links(settings: Settings, base: str) -> Iterator[str]:
     """Lines with what is worth opening, a block a study."""
     tracking = Tracking(settings.tracking_uri, settings.artifact_root)
-    experiments = tracking.experiments()
+    experiments = tracking.experiments.ids()
     studies = best_trials(settings.storage_url, COMPARED)
     recorded = {name: best for name, best in studies.items() if name in experiments}
     if not recorded:

@@ -137,7 +137,7 @@ def publish_study(
 ) -> str:
     """A parent run as a concluded study leaves it; its id."""
     tracking = Tracking(settings.tracking_uri, settings.artifact_root)
-    experiment = tracking.experiment(made.name, note="", tags={})
+    experiment = tracking.experiments.open(made.name, note="", tags={})
     run_id = tracking.open_study(experiment, made.name, params={}, tags={}, datasets=[])
     scratch.mkdir(parents=True)
     table.to_csv(scratch / "test_answers.csv", index=False)

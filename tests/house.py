@@ -60,7 +60,7 @@ def make_template(folder: Path) -> Path:
     tracking = Tracking(local_uri(root), local_artifacts(root))
     open_storage(f"sqlite:///{root / 'optuna.db'}")
     shutil.copytree(root, folder / "empty")
-    experiment = tracking.experiment("template", note="", tags={})
+    experiment = tracking.experiments.open("template", note="", tags={})
     run = tracking.open_study(experiment, "template", params={}, tags={}, datasets=[])
     uri = log_model(
         tracking.uri,
@@ -108,7 +108,7 @@ class House:
         study = optuna.create_study(
             storage=self.storage, study_name=name, direction=direction, load_if_exists=True
         )
-        experiment = self.tracking.experiment(name, note="", tags={"study": name})
+        experiment = self.tracking.experiments.open(name, note="", tags={"study": name})
         parent = self.tracking.open_study(experiment, name, params={}, tags={}, datasets=[])
         folder = self.root / "studies" / slug(name) / "evidence"
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ class House:
         else:
             shutil.copytree(weights, folder / "detector")
             tags = {WEIGHTS_OF.format("detector"): key}
-        experiment = self.tracking.experiments()[name]
+        experiment = self.tracking.experiments.ids()[name]
         run = TrialRun(
             study=name,
             trial=number,

@@ -51,7 +51,7 @@ def write_registered(
     """Log and register the predictor below `root`; its address."""
     uri = local_uri(root)
     tracking = Tracking(uri, local_artifacts(root))
-    experiment = tracking.experiment(name, note="", tags={})
+    experiment = tracking.experiments.open(name, note="", tags={})
     run_id = tracking.open_study(experiment, name, params={}, tags={}, datasets=[])
     predictor.save(root / "saved" / name)
     module = type(predictor).__module__

@@ -424,7 +424,7 @@ def test_a_study_goes_on_after_a_backup_a_restore_and_clearing_up(tmp_path, monk
 
     def runs(root):
         tracking = Tracking(local_uri(root), local_artifacts(root))
-        experiment = tracking.experiments()["giaem (slices)"]
+        experiment = tracking.experiments.ids()["giaem (slices)"]
         found = tracking.published_trials(experiment, "giaem (slices)")
         return tracking, {trial: run for trial, (run, _) in found.items()}
 

@@ -68,7 +68,7 @@ def test_a_cleaned_run_keeps_its_numbers_and_its_parent_its_report(house):
     clear(house, keep=0)
     assert all(house.is_cleaned(run) for run in runs)
     assert [house.numbers(run) for run in runs] == before
-    experiment = house.tracking.experiments()["giaem"]
+    experiment = house.tracking.experiments.ids()["giaem"]
     assert house.files(house.tracking.find_study(experiment, "giaem")) == {"report.html"}
 
 
@@ -132,7 +132,7 @@ def test_the_champion_of_a_deleted_experiment_stays_and_its_other_trials_go(hous
     model = house.model(run)
     house.version(model, "tumor-detector", "champion")
     rest = house.trial(study, 0.8)
-    house.client.delete_experiment(house.tracking.experiments()["giaem"])
+    house.client.delete_experiment(house.tracking.experiments.ids()["giaem"])
     clear(house, keep=5)
     assert house.answers("models:/tumor-detector@champion", model)
     assert house.has_weights(run) and house.has_weights(elsewhere)
@@ -145,7 +145,7 @@ def test_what_is_no_study_is_never_touched(house):
     study = house.study("giaem")
     run = house.trial(study, 0.5)
     for name in ("evidence", "promotions"):
-        experiment = house.tracking.experiment(name, note="", tags={})
+        experiment = house.tracking.experiments.open(name, note="", tags={})
         other = house.tracking.open_study(
             experiment, "giaem", params={}, tags={"detector_run": run}, datasets=[]
         )
@@ -200,7 +200,7 @@ def test_a_study_that_runs_is_left_alone_and_so_are_all_weights(house, capsys):
 def test_a_parent_run_that_is_running_says_that_its_study_runs(house):
     study = house.study("giaem")
     run = house.trial(study, 0.1)
-    experiment = house.tracking.experiments()["giaem"]
+    experiment = house.tracking.experiments.ids()["giaem"]
     house.tracking.open_study(experiment, "giaem", params={}, tags={}, datasets=[])
     clear(house, keep=0)
     assert not house.is_cleaned(run)
@@ -242,7 +242,7 @@ def test_a_model_that_is_promoted_while_its_end_is_planned_stays_whole(house):
 
 
 def record_of(house, name) -> Record:
-    experiment = house.tracking.experiments()[name]
+    experiment = house.tracking.experiments.ids()[name]
     return Record(
         tracking=house.tracking,
         study=name,
@@ -282,7 +282,7 @@ def test_a_removed_model_leaves_neither_record_nor_files_nor_version(house):
 def test_failed_models_go_and_one_that_is_being_logged_stays(house):
     study = house.study("giaem")
     run = house.trial(study, 0.1)
-    experiment = house.tracking.experiments()["giaem"]
+    experiment = house.tracking.experiments.ids()["giaem"]
     failed, pending = (
         house.client.create_logged_model(experiment, name="model", source_run_id=run)
         for _ in range(2)
@@ -465,7 +465,7 @@ def furnish(house, rng):
         aliases |= {f"models:/{name}@{alias}": model for alias in chosen}
     house.client.delete_run(rng.choice(list(trials)))
     if rng.random() < 0.5:
-        house.client.delete_experiment(house.tracking.experiments()["dbscan"])
+        house.client.delete_experiment(house.tracking.experiments.ids()["dbscan"])
     return trials, models, aliases
 
 

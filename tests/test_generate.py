@@ -137,7 +137,7 @@ def register(settings, name, hyperparameters):
     kept.mkdir(parents=True)
     (kept / "predictor.json").write_text(json.dumps({"generator": spec}))
     tracking = Tracking(settings.tracking_uri, settings.artifact_root)
-    experiment = tracking.experiment(name, note="", tags={})
+    experiment = tracking.experiments.open(name, note="", tags={})
     parent = tracking.open_study(experiment, name, params={}, tags={}, datasets=[])
     run = TrialRun(name, 0, name, "FINISHED", 0, 1, artifacts=kept.parent)
     run_id = tracking.publish_trial(experiment, parent, run)

@@ -61,7 +61,7 @@ def candidate(settings, tmp_path):
     (package / "__init__.py").write_text(LOADER)
 
     def make(name, *, keep=True, kind="detector", **wrong):
-        experiment = tracking.experiment(name, note="", tags={})
+        experiment = tracking.experiments.open(name, note="", tags={})
         looks = {"test_split": "abcdefabcdef", "test_looks": "2"}
         tracking.open_study(experiment, name, params={}, tags=looks, datasets=[])
         run_id = tracking.add_run(experiment, f"{name} trial", tags={"trial": "3"})

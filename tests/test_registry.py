@@ -92,7 +92,7 @@ def client(uri, tracking):
 
 @pytest.fixture
 def run_id(tracking, request):
-    experiment = tracking.experiment(request.node.name, note="", tags={})
+    experiment = tracking.experiments.open(request.node.name, note="", tags={})
     return tracking.open_study(experiment, "giaem", params={"limit": 100}, tags={}, datasets=[])
 
 

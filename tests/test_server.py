@@ -124,7 +124,7 @@ def test_a_trial_is_recorded_over_http_and_seen_in_the_database(running, tmp_pat
     root, port, _ = running
     (tmp_path / "grid.txt").write_text("a picture")
     over_http = Tracking(f"http://127.0.0.1:{port}", tmp_path / "unused")
-    experiment = over_http.experiment("over http", note="", tags={})
+    experiment = over_http.experiments.open("over http", note="", tags={})
     parent = over_http.open_study(experiment, "giaem", params={}, tags={}, datasets=[])
     trial = TrialRun(
         "giaem", 1, "trial 1", "KILLED", 1_000, 2_000, metrics={"f2": 0.5}, artifacts=tmp_path

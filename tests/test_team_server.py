@@ -184,7 +184,7 @@ def study(team, tmp_path_factory):
         patch.setenv("MLFLOW_TRACKING_USERNAME", RESEARCHER)
         patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORDS[RESEARCHER])
         tracking = Tracking(team.uri, folder / "unused")
-        experiment = tracking.experiment("giaem", note="", tags={})
+        experiment = tracking.experiments.open("giaem", note="", tags={})
         parent = tracking.open_study(experiment, "giaem", params={}, tags={}, datasets=[])
         trial = TrialRun(
             "giaem", 1, "trial 1", "FINISHED", 1_000, 2_000, artifacts=folder / "files"
@@ -270,7 +270,7 @@ def test_a_stranger_cannot_sign_up(team):
 def test_a_reader_sees_a_study_and_its_files(team, study, log_in, tmp_path):
     log_in(READER)
     tracking = Tracking(team.uri, tmp_path)
-    assert "giaem" in tracking.experiments()
+    assert "giaem" in tracking.experiments.ids()
     assert tracking.download(study["run"], "grid.txt", tmp_path).read_text() == "a picture"
     model = load_model(team.uri, "models:/tumor-detector@candidate")
     assert model.predict([np.full((4, 4), 200, np.uint8)]).label.tolist() == [1]
@@ -582,7 +582,7 @@ def test_a_study_without_the_right_login_ends_before_its_first_trial(
 def test_a_reader_s_study_ends_where_the_experiment_is_another_s(team, study, log_in, tmp_path):
     log_in(READER)
     tracking = Tracking(team.uri, tmp_path)
-    experiment = tracking.experiment("giaem", note="", tags={})
+    experiment = tracking.experiments.open("giaem", note="", tags={})
     with pytest.raises(TrackingRefused, match="EXPERIMENT=<name>"):
         tracking.open_study(experiment, "bens", params={}, tags={}, datasets=[])
 
@@ -603,12 +603,12 @@ def test_who_may_register_is_known_before_a_study(team, study, log_in):
 def test_a_study_that_was_begun_beside_the_server_is_not_continued_over_it(team, log_in, tmp_path):
     log_in(ADMIN)
     direct = Tracking(local_uri(team.root), local_artifacts(team.root))
-    direct.experiment("beside", note="", tags={})
+    direct.experiments.open("beside", note="", tags={})
     with pytest.raises(TrackingRefused, match="'beside' was begun beside the server"):
-        Tracking(team.uri, tmp_path).experiment("beside", note="", tags={})
-    Tracking(team.uri, tmp_path).experiment("over it", note="", tags={})
+        Tracking(team.uri, tmp_path).experiments.open("beside", note="", tags={})
+    Tracking(team.uri, tmp_path).experiments.open("over it", note="", tags={})
     with pytest.raises(TrackingRefused, match="'over it' was begun over a server"):
-        direct.experiment("over it", note="", tags={})
+        direct.experiments.open("over it", note="", tags={})
 
 
 @pytest.mark.slow
@@ -616,7 +616,7 @@ def test_what_was_logged_beside_the_server_is_read_over_it(
     team, study, log_in, tmp_path, monkeypatch
 ):
     beside = Tracking(local_uri(team.root), local_artifacts(team.root))
-    experiment = beside.experiment("read beside", note="", tags={})
+    experiment = beside.experiments.open("read beside", note="", tags={})
     run_id = beside.open_study(experiment, "giaem", params={}, tags={}, datasets=[])
     (tmp_path / "files" / "deep").mkdir(parents=True)
     (tmp_path / "files" / "deep" / "a b.txt").write_text("å")

@@ -23,8 +23,8 @@ from mlflow_server import (
     local_uri,
 )
 from mlflow_server.connection import SERVER_ANSWERS_WITHIN
+from mlflow_server.experiments import view_key
 from mlflow_server.files import place, share
-from mlflow_server.tracking import view_key
 
 TRIAL = TrialRun(
     study="giaem",
@@ -65,7 +65,7 @@ def tracking(root, uri):
 
 @pytest.fixture
 def experiment(tracking, request):
-    return tracking.experiment(request.node.name, note="tests", tags={"data": "phantom"})
+    return tracking.experiments.open(request.node.name, note="tests", tags={"data": "phantom"})
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def all_runs(client, experiment):
 
 
 def test_an_experiment_is_made_once_and_opens_on_the_runs_table(tracking, client, experiment, root):
-    again = tracking.experiment(client.get_experiment(experiment).name, note="other", tags={})
+    again = tracking.experiments.open(client.get_experiment(experiment).name, note="other", tags={})
     found = client.get_experiment(experiment)
     assert again == experiment
     assert found.tags["mlflow.experimentKind"] == "custom_model_development"
@@ -90,13 +90,13 @@ def test_an_experiment_is_made_once_and_opens_on_the_runs_table(tracking, client
 def test_an_experiment_deleted_in_the_ui_is_restored(tracking, client, experiment):
     client.delete_experiment(experiment)
     name = client.get_experiment(experiment).name
-    assert tracking.experiment(name, note="", tags={}) == experiment
+    assert tracking.experiments.open(name, note="", tags={}) == experiment
     assert client.get_experiment(experiment).lifecycle_stage == "active"
 
 
 def test_a_shared_view_lists_the_trials_of_one_study_best_first(tracking, client, experiment):
     columns = {"metrics": ["f2", "recall"], "params": ["alpha"], "tags": {"feasible": "true"}}
-    tracking.share_view(experiment, "it's mine", **columns, direction="maximize")
+    tracking.experiments.share_view(experiment, "it's mine", **columns, direction="maximize")
     view = json.loads(client.get_experiment(experiment).tags["mlflow.sharedViewState.it_s_mine"])
     assert view_key("it's mine") == "it_s_mine"
     assert view["searchFilter"] == (
@@ -104,7 +104,7 @@ def test_a_shared_view_lists_the_trials_of_one_study_best_first(tracking, client
     )
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`f2`", False)
     assert view["selectedColumns"] == ["metrics.`f2`", "metrics.`recall`", "params.`alpha`"]
-    tracking.share_view(experiment, "theirs", **columns, direction="minimize")
+    tracking.experiments.share_view(experiment, "theirs", **columns, direction="minimize")
     view = json.loads(client.get_experiment(experiment).tags["mlflow.sharedViewState.theirs"])
     assert view["orderByAsc"] is True
 

@@ -114,7 +114,7 @@ def test_a_user_comes_changes_and_goes(team, log_in, call):
 def test_a_grant_lets_a_reader_write_until_it_is_taken_back(team, log_in, call, tmp_path):
     log_in(RESEARCHER)
     tracking = Tracking(team.uri, tmp_path)
-    experiment = tracking.experiment("shared", note="", tags={})
+    experiment = tracking.experiments.open("shared", note="", tags={})
     study = {"params": {}, "tags": {}, "datasets": []}
     grant = ("grant", READER, "--experiment", "shared", "--permission")
     for permission, may_write in [
@@ -135,7 +135,7 @@ def test_a_grant_lets_a_reader_write_until_it_is_taken_back(team, log_in, call, 
     assert call(team.uri, *grant, "DENY")[0] == 0
     assert "ben                  reader      DENY shared" in call(team.uri, "users")[1]
     log_in(READER)
-    assert "shared" not in Tracking(team.uri, tmp_path).experiments()
+    assert "shared" not in Tracking(team.uri, tmp_path).experiments.ids()
     assert (
         team.ask(
             "GET", f"/api/2.0/mlflow-artifacts/artifacts?path={experiment}", READER
@@ -160,7 +160,7 @@ def test_a_grant_on_what_there_is_not_lists_what_there_is(team, log_in, call):
 @pytest.mark.slow
 def test_who_reads_grants_nothing(team, log_in, call, tmp_path):
     log_in(RESEARCHER)
-    Tracking(team.uri, tmp_path).experiment("hers", note="", tags={})
+    Tracking(team.uri, tmp_path).experiments.open("hers", note="", tags={})
     log_in(READER)
     asked = ("grant", READER, "--experiment", "hers", "--permission", "MANAGE")
     status, _, error = call(team.uri, *asked)

@@ -152,7 +152,9 @@ def write_files(comparison: Comparison, folder: Path) -> Path:
 
 def publish(comparison: Comparison, tracking: Tracking) -> None:
     """One run for each set of studies; comparing them again renews it."""
-    experiment = tracking.experiment(EXPERIMENT, note="Studies held against one another.", tags={})
+    experiment = tracking.experiments.open(
+        EXPERIMENT, note="Studies held against one another.", tags={}
+    )
     run_id = tracking.open_study(
         experiment,
         file_stem(comparison),

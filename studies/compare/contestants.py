@@ -157,7 +157,7 @@ def read_contestants(
     names: list[str], settings: Settings, tracking: Tracking | None
 ) -> list[Contestant]:
     """The studies of these full names; without a record, from this disk alone."""
-    experiments = tracking.experiments() if tracking else {}
+    experiments = tracking.experiments.ids() if tracking else {}
     return [
         read_contestant(search, settings, look_up(search.study_name, tracking, experiments))
         for search in stored_studies(settings.storage_url, names)

@@ -86,7 +86,7 @@ def told_looks(tracking: Tracking, test_split: str | None, decided: Sequence[Dec
     """How often these test images were asked, and how often something was decided by them."""
     if test_split is None:
         return "unknown: the study was concluded before test splits had names"
-    runs = tracking.tagged_runs(list(tracking.experiments().values()), TEST_SPLIT)
+    runs = tracking.tagged_runs(list(tracking.experiments.ids().values()), TEST_SPLIT)
     same = [run for run in runs if run.tags[TEST_SPLIT] == test_split]
     looks = sum(int(run.tags.get(TEST_LOOKS, "0")) for run in same)
     before = sum(one.facts.get("test split", "").startswith(test_split) for one in decided)

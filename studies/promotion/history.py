@@ -33,7 +33,7 @@ class History:
 
     def __init__(self, tracking: Tracking):
         self._tracking = tracking
-        self._experiment = tracking.experiment(
+        self._experiment = tracking.experiments.open(
             EXPERIMENT,
             note="Who became champion, when, why and on which evidence. Runs are only added.",
             tags={},

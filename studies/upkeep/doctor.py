@@ -171,7 +171,7 @@ def runs(settings: Settings) -> Iterator[Finding]:
         return
     folders = {read_opening(path.parent).study: path.parent for path in openings(settings.root)}
     record = Tracking(settings.tracking_uri, settings.artifact_root)
-    experiments = record.experiments()
+    experiments = record.experiments.ids()
     is_well = True
     for search in searches(settings.storage_url):
         name = search.study_name

@@ -65,7 +65,7 @@ class Debt:
     def of(cls, tracking: Tracking, search: optuna.Study, folder: Path) -> "Debt":
         """What is not in the record; the record is only read."""
         name = search.study_name
-        experiment = tracking.experiments().get(name)
+        experiment = tracking.experiments.ids().get(name)
         runs = tracking.published_trials(experiment, name) if experiment else {}
         ended = publishable(trial for trial in begun(search) if trial.state.is_finished())
         waits = {path.name for path in (folder / "trials").glob("*")}
@@ -129,7 +129,7 @@ def pay(search: optuna.Study, folder: Path, settings: Settings) -> int:
 def status_of(settings: Settings, opening: Opening) -> str:
     """What the parent run's state was; KILLED where it had no end."""
     tracking = Tracking(settings.tracking_uri, settings.artifact_root)
-    experiment = tracking.experiments().get(opening.study)
+    experiment = tracking.experiments.ids().get(opening.study)
     parent = tracking.find_study(experiment, opening.study) if experiment else None
     status = tracking.status(parent) if parent else "RUNNING"
     return "KILLED" if status == "RUNNING" else status

@@ -58,7 +58,7 @@ def test_what_a_dead_worker_left_is_found_and_cured_by_sync(settings, house, cap
     trial.suggest_float("x", 0, 1)
     trial.set_user_attr(WORKER, DEAD)
     tracking = Tracking(settings.tracking_uri, settings.artifact_root)
-    experiment = tracking.experiments()[search.study_name]
+    experiment = tracking.experiments.ids()[search.study_name]
     parent = tracking.find_study(experiment, search.study_name)
     tracking.add_run(
         experiment,
