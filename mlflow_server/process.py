@@ -11,23 +11,64 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 from mlflow_server.connection import TrackingError
 
 STARTS_WITHIN = 120.0  # seconds; MLflow's servers take 10 to 20 on two cores
 STOPS_WITHIN = 10.0
+LOOKS_EVERY = 0.2
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+
+
+class ServerProcess:
+    """A server that was started."""
+
+    def __init__(self, process: subprocess.Popen, name: str, log: Path, asked: Event):
+        self._process, self._name, self._log, self._asked = process, name, log, asked
+
+    @property
+    def pid(self) -> int:
+        """Of the process and of its group."""
+        return self._process.pid
+
+    def wait_until_ready(self, is_ready: Callable[[], bool]) -> None:
+        """Return once it answers; TrackingError where it ends before that, or takes too long."""
+        deadline = time.monotonic() + STARTS_WITHIN
+        while time.monotonic() < deadline:
+            if not self._lives():
+                last = (self._log.read_text().strip().splitlines() or ["nothing in its log"])[-1]
+                raise TrackingError(f"{self._name} did not start ({last}): its log is {self._log}.")
+            if is_ready():
+                return
+            time.sleep(LOOKS_EVERY)
+        raise TrackingError(
+            f"{self._name} is not ready after {STARTS_WITHIN:.0f} s: see {self._log}."
+        )
+
+    def wait_for_ctrl_c(self) -> None:
+        """KeyboardInterrupt once it is to end; TrackingError where it ends by itself."""
+        while self._lives():
+            time.sleep(LOOKS_EVERY)
+        raise TrackingError(f"{self._name} has ended by itself: its log is {self._log}.")
+
+    def _lives(self) -> bool:
+        """Python drops an exception that a signal raises in a finalizer; the event stays set."""
+        if self._asked.is_set():
+            raise KeyboardInterrupt
+        return self._process.poll() is None
 
 
 @contextmanager
 def server_process(
-    command: Sequence[str], log: Path, *, settings: Mapping[str, str]
-) -> Iterator[subprocess.Popen]:
+    command: Sequence[str], name: str, log: Path, *, settings: Mapping[str, str]
+) -> Iterator[ServerProcess]:
     """The server in a process group of its own, which ends with this block, however it is left.
 
     `settings` join the environment. Ctrl-C ends the block without an error.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as output, _signals_as_ctrl_c():
+    with log.open("w") as output, _signals_as_ctrl_c() as asked:
         process = subprocess.Popen(
             list(command),
             env=os.environ | dict(settings),
@@ -37,26 +78,13 @@ def server_process(
             start_new_session=True,
         )
         try:
-            yield process
+            yield ServerProcess(process, name, log, asked)
         except KeyboardInterrupt:
             pass
         finally:
+            for number in SIGNALS:  # asked twice, it stops once
+                signal.signal(number, signal.SIG_IGN)
             _stop_group(process)
-
-
-def wait_until_ready(
-    process: subprocess.Popen, is_ready: Callable[[], bool], name: str, log: Path
-) -> None:
-    """Return once it answers; TrackingError where it ends before that, or takes too long."""
-    deadline = time.monotonic() + STARTS_WITHIN
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            last = (log.read_text().strip().splitlines() or ["nothing in its log"])[-1]
-            raise TrackingError(f"{name} did not start ({last}): its log is {log}.")
-        if is_ready():
-            return
-        time.sleep(0.2)
-    raise TrackingError(f"{name} is not ready after {STARTS_WITHIN:.0f} s: see {log}.")
 
 
 def is_taken(host: str, port: int) -> bool:
@@ -93,14 +121,21 @@ def _group_lives(process: subprocess.Popen) -> bool:
 
 
 @contextmanager
-def _signals_as_ctrl_c() -> Iterator[None]:
-    """A closed terminal or a plain `kill` must stop the server too."""
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGHUP)
-    }
+def _signals_as_ctrl_c() -> Iterator[Event]:
+    """A closed terminal or a plain `kill` must stop the server too; a signal that this process was
+    started to ignore stays ignored."""
+    asked = Event()
+
+    def interrupt(signum, frame):
+        asked.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

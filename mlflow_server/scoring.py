@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import requests
 
 from mlflow_server.connection import TrackingError
-from mlflow_server.process import is_taken, server_process, wait_until_ready
+from mlflow_server.process import is_taken, server_process
 from mlflow_server.registry import NO_PICKLE, fetch_model, takes_images
 from mlflow_server.scoring_app import MODEL, NAME, NOTE
 
@@ -58,13 +58,13 @@ def serve_model(
             )
         settings = SETTINGS | {MODEL: str(folder), NAME: model_uri, NOTE: note}
         say(f"{model_uri} starts on {base} (10 to 20 seconds; its log is {log})")
-        with server_process(_command(host, port), log, settings=settings) as process:
-            wait_until_ready(process, lambda: _answers(base), "The scoring server", log)
+        command = _command(host, port)
+        with server_process(command, "The scoring server", log, settings=settings) as server:
+            server.wait_until_ready(lambda: _answers(base))
             say(f"{model_uri} is ready: {base} (Ctrl-C stops it)")
             for line in links(base):
                 say(line)
-            process.wait()
-            raise TrackingError(f"The scoring server has ended by itself: its log is {log}.")
+            server.wait_for_ctrl_c()
 
 
 def _command(host: str, port: int) -> list[str]:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import requests
 
 from mlflow_server.connection import TrackingError, connect, is_server
-from mlflow_server.process import is_taken, server_process, wait_until_ready
+from mlflow_server.process import is_taken, server_process
 from mlflow_server.team import Door, without_login
 
 # Without the first, a runner with six consumers takes 2 GB more.
@@ -108,12 +108,12 @@ def _run(
     log = Path(artifact_root).resolve().parent / "server.log"
     say(f"MLflow starts on {door.base} (10 to 20 seconds; its log is {log})")
     settings = _settings(tracking_uri, door)
-    with server_process(_command(artifact_root, door), log, settings=settings) as process:
-        wait_until_ready(process, lambda: _is_healthy(door.base), "The MLflow server", log)
+    command = _command(artifact_root, door)
+    with server_process(command, "The MLflow server", log, settings=settings) as server:
+        server.wait_until_ready(lambda: _is_healthy(door.base))
         say(f"MLflow is ready: {door.base} (Ctrl-C stops it)")
         _say_links(door.base, links, say)
-        process.wait()
-        raise TrackingError(f"The MLflow server has ended by itself: its log is {log}.")
+        server.wait_for_ctrl_c()
 
 
 def _say_links(base: str, links: Links, say: Callable[[str], None]) -> None:

@@ -14,7 +14,7 @@ from house import House, fill, make_template
 from mlflow.entities import LoggedModelStatus
 
 from mlflow_server import TrackingError, local_artifacts, local_uri
-from mlflow_server.process import server_process, wait_until_ready
+from mlflow_server.process import server_process
 from mlflow_server.server import _born, _command, _settings
 from mlflow_server.team import without_login
 from mlflow_server.tracking import CLEANED_TAG
@@ -513,8 +513,8 @@ def server(root):
     door = without_login("127.0.0.1", port)
     base, log = door.base, root / "server.log"
     command, settings = _command(local_artifacts(root), door), _settings(local_uri(root), door)
-    with server_process(command, log, settings=settings) as process:
-        wait_until_ready(process, lambda: _born(base) is not None, "The server", log)
+    with server_process(command, "The server", log, settings=settings) as started:
+        started.wait_until_ready(lambda: _born(base) is not None)
         yield base
 
 
