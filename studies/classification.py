@@ -62,10 +62,9 @@ class Classification(NamedTuple):
 
     def localize(self, lab: Lab) -> Localization | None:
         """Attribution maps of the test split beside the outlines."""
-        indices = lab.splits.test
-        maps = self.classifier.attribution_maps(indices)
-        outlines, groups = lab.dataset.masks[indices], lab.dataset.groups[indices]
-        return localize(maps, maps >= HALF, outlines, groups, seed=lab.seed)
+        maps = self.classifier.attribution_maps(lab.splits.test)
+        groups = lab.dataset.groups[lab.splits.test]
+        return localize(maps, maps >= HALF, lab.outlines("test"), groups, seed=lab.seed)
 
     def pictures(self, lab: Lab) -> dict[str, Image.Image]:
         """Examples of the validation split."""

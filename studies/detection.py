@@ -50,19 +50,16 @@ class Detection(NamedTuple):
 
     def places(self, lab: Lab) -> dict[str, float]:
         """How well the head's validation masks agree with the outlines; {} where there are none."""
-        indices = lab.splits.val
-        outlined = np.flatnonzero(lab.dataset.has_mask[indices])
-        if not len(outlined):
+        outlines = lab.outlines("val")
+        if not len(outlines):
             return {}
-        masks = self.head.mask(lab.kept_maps(self.detector, "val"))
-        return score_masks(masks[outlined], lab.dataset.masks[indices[outlined]])
+        return score_masks(self.head.mask(lab.kept_maps(self.detector, "val")), outlines)
 
     def localize(self, lab: Lab) -> Localization | None:
         """Maps and masks of the test split beside the outlines."""
         maps = lab.maps(self.detector, "test")
-        masks = lab.dataset.masks[lab.splits.test]
         predicted = self.head.mask(lab.kept_maps(self.detector, "test"))
-        return localize(maps.values, predicted, masks, maps.groups, seed=lab.seed)
+        return localize(maps.values, predicted, lab.outlines("test"), maps.groups, seed=lab.seed)
 
     def pictures(self, lab: Lab) -> dict[str, Image.Image]:
         """Examples of the validation split."""

@@ -5,7 +5,7 @@ It knows detectors and heads, and nothing of how trials are run, stored or publi
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -24,7 +24,7 @@ from training.data import Dataset, Splits
 from training.detector import DetectorSpec, FittedDetector, fit_detector
 from training.error_maps import ErrorMaps
 from training.features import FeatureStore
-from training.localization import Localization, score_maps
+from training.localization import Localization, Outlines, score_maps
 from training.stored_maps import stored_maps
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Lab:
     _maps: dict[str, ErrorMaps] = field(default_factory=dict, repr=False)
     _kept_maps: dict[str, KeptMaps] = field(default_factory=dict, repr=False)
     _places: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
-    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+    _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
     def dataset(self) -> Dataset:
@@ -252,7 +252,7 @@ class Lab:
             self._kept_maps[key] = KeptMaps(values, device=there)
         return self._kept_maps[key]
 
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
+    def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
         """What is made by the first trial that needs it, for all of them."""
         if name not in self._kept:
             self._kept[name] = make()
@@ -262,11 +262,17 @@ class Lab:
         """The images of "train", "val" or "test"."""
         return getattr(self.splits, part)
 
+    def outlines(self, part: str) -> Outlines:
+        """The published outlines of a part of the split."""
+        masks, indices = self.dataset.masks, self.indices(part)
+        name = "outlines", self.dataset.digest, indices.tobytes()
+        return self.once(name, lambda: Outlines(masks[indices]))
+
     def validation_places(self, detector: FittedDetector) -> dict[str, float]:
         """How well the validation maps agree with the outlines; {} where nothing is outlined."""
         if detector.map_key not in self._places:
             maps = self.validation_maps(detector).values
-            self._places[detector.map_key] = score_maps(maps, self.dataset.masks[self.splits.val])
+            self._places[detector.map_key] = score_maps(maps, self.outlines("val"))
         return self._places[detector.map_key]
 
 

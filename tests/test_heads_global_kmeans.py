@@ -42,6 +42,31 @@ def test_labels_and_centroids_are_those_of_scikit_learn(seed, rows):
     )
 
 
+def symmetric(n, n_marked, marks, seed):
+    """Maps of which all that are marked differ in kind alone: most distances are equal."""
+    pixels = np.zeros((n, 1024), dtype=bool)
+    for mark in range(marks):
+        pixels[np.arange(n_marked), (marks * np.arange(n_marked) + mark) % 1024] = True
+    return np.random.default_rng(seed).permutation(pixels).reshape(n, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("n", "n_marked", "marks", "seed"),
+    [
+        (600, 300, 1, 5),  # all but two rows as near to one seed as to the other
+        (600, 300, 1, 13),  # two second seeds that are equally good
+        (23, 21, 1, 1),  # a row is rounded by its place among those that are multiplied
+        (31, 29, 1, 3),
+        *((5 + 37 * seed, 3 + 20 * seed, 1 + seed % 3, seed) for seed in range(16)),
+    ],
+)
+def test_ties_are_broken_as_scikit_learns_rounding_breaks_them(n, n_marked, marks, seed):
+    masks = symmetric(n, n_marked, marks, seed)
+    found = two_means(BitRows(masks), seed=seed)
+    expected = KMeans(2, n_init=1, random_state=seed).fit(masks.reshape(n, -1).astype(float))
+    np.testing.assert_array_equal(found.labels, expected.labels_)
+
+
 def test_the_decision_is_the_papers_rule_on_scikit_learns_distances(keep):
     maps = blobs()
     rows = rows_of(maps)

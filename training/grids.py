@@ -1,16 +1,12 @@
 """Pictures of what a detector saw, and what its head made of it. Knows no detector and no head."""
 
 from functools import cache
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import make_grid
 
 TILE = 192  # px; half as large again as the 128 px that the detector sees
 GAP, FRAME, CAPTION, HEADER = 18, 5, 30, 78
@@ -81,10 +77,7 @@ def sample_grid(
         tiles = _tiles(*maps, words)
         captions = tuple(tiles)
         halves[int(label)].append(_card(list(tiles.values()), label, answer, score))
-    blank = torch.full_like(next(card for half in halves for card in half), 255)
-    cards = [card for row in zip_longest(*halves, fillvalue=blank) for card in row]
-    grid = make_grid(cards, nrow=2, padding=GAP, pad_value=255)
-    return _with_header(grid, captions, words.peak, has_outlines=bool(np.any(outlines)))
+    return _page(halves, captions, words.peak, has_outlines=bool(np.any(outlines)))
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
@@ -96,20 +89,18 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     picture.convert("RGB").save(f"{path}.jpg", quality=88)
 
 
-def _tiles(
-    image, reconstruction, error_map, mask, outline, words: Words
-) -> dict[str, torch.Tensor]:
-    """The pictures of a card under their captions, uint8 (3, TILE, TILE) each."""
+def _tiles(image, reconstruction, error_map, mask, outline, words: Words) -> dict[str, np.ndarray]:
+    """The pictures of a card under their captions, uint8 (TILE, TILE, 3) each."""
     original = _enlarged(_grey(image))
     inside = cv2.resize(mask.astype(np.uint8), (TILE, TILE), interpolation=cv2.INTER_NEAREST) == 1
     painted = np.full_like(original, ImageColor.getrgb(MASK))
     painted = cv2.addWeighted(painted, OPACITY, original, 1 - OPACITY, 0)
     called = np.where(inside[..., None], painted, original)
-    tiles = {"original": _as_tensor(_outlined(original, outline))}
+    tiles = {"original": _outlined(original, outline)}
     if reconstruction is not None:
-        tiles["reconstruction"] = _as_tensor(_enlarged(_grey(_to_uint8(reconstruction))))
-    tiles[words.map] = _as_tensor(_heat(error_map))
-    tiles[words.mask] = _as_tensor(_outlined(called, outline))
+        tiles["reconstruction"] = _enlarged(_grey(_to_uint8(reconstruction)))
+    tiles[words.map] = _heat(error_map)
+    tiles[words.mask] = _outlined(called, outline)
     return tiles
 
 
@@ -137,38 +128,44 @@ def _outlined(picture: np.ndarray, outline: np.ndarray) -> np.ndarray:
     return cv2.polylines(picture.copy(), borders, True, color, 2, cv2.LINE_AA)
 
 
-def _card(tiles, label, answer, score) -> torch.Tensor:
-    """The tiles in a frame over a line of text, uint8 (3, h, w)."""
-    strip = to_pil_image(make_grid(tiles, nrow=len(tiles), padding=FRAME, pad_value=255))
+def _card(tiles: list[np.ndarray], label: int, answer: int, score: float) -> Image.Image:
+    """The tiles in a frame over a line of text."""
+    width, height = FRAME + len(tiles) * (TILE + FRAME), TILE + 2 * FRAME
+    card = Image.new("RGB", (width, height + CAPTION), "white")
+    for position, tile in enumerate(tiles):
+        card.paste(Image.fromarray(tile), (FRAME + position * (TILE + FRAME), FRAME))
     color, word = (RIGHT, "right") if label == answer else (WRONG, "wrong")
-    card = Image.new("RGB", (strip.width, strip.height + CAPTION), "white")
-    card.paste(strip)
     draw = ImageDraw.Draw(card)
-    draw.rectangle((0, 0, strip.width - 1, strip.height - 1), outline=color, width=FRAME)
-    baseline = strip.height + CAPTION - 8
+    draw.rectangle((0, 0, width - 1, height - 1), outline=color, width=FRAME)
+    baseline = height + CAPTION - 8
     verdict = f"{word}: called {CLASSES[int(answer)]}"
     draw.text((2, baseline), verdict, fill=color, font=_font(19), anchor="ls")
     number = f"score {score:+.3f}"
-    draw.text((strip.width - 2, baseline), number, fill=MUTED, font=_font(19), anchor="rs")
-    return pil_to_tensor(card)
+    draw.text((width - 2, baseline), number, fill=MUTED, font=_font(19), anchor="rs")
+    return card
 
 
-def _with_header(
-    grid: torch.Tensor, captions: tuple[str, ...], peak: str, *, has_outlines: bool
+def _page(
+    halves: tuple[list[Image.Image], ...],
+    captions: tuple[str, ...],
+    peak: str,
+    *,
+    has_outlines: bool,
 ) -> Image.Image:
-    """The grid below its class names, the key to its marks, and column captions."""
-    cards = to_pil_image(grid)
-    page = Image.new("RGB", (cards.width, cards.height + HEADER), "white")
-    page.paste(cards, (0, HEADER))
+    """The cards of each class below its name, the key to their marks, and column captions."""
+    card = next(card for half in halves for card in half)
+    n_rows, (step_x, step_y) = max(map(len, halves)), (card.width + GAP, card.height + GAP)
+    page = Image.new("RGB", (GAP + 2 * step_x, HEADER + GAP + n_rows * step_y), "white")
     draw = ImageDraw.Draw(page)
-    card_width = (cards.width - 3 * GAP) // 2
-    for column, name in enumerate(CLASSES):
-        left = GAP + column * (card_width + GAP)
+    for column, (name, cards) in enumerate(zip(CLASSES, halves, strict=True)):
+        left = GAP + column * step_x
         draw.text((left, 44), name, fill=INK, font=_font(30), anchor="ls")
         for position, caption in enumerate(captions):
             center = left + FRAME + TILE // 2 + position * (TILE + FRAME)
             draw.text((center, HEADER + 8), caption, fill=MUTED, font=_font(19), anchor="ms")
-    _draw_key(draw, cards.width - GAP, peak, has_outlines=has_outlines)
+        for row, card in enumerate(cards):
+            page.paste(card, (left, HEADER + GAP + row * step_y))
+    _draw_key(draw, page.width - GAP, peak, has_outlines=has_outlines)
     return page
 
 
@@ -196,11 +193,6 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 def _enlarged(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, (TILE, TILE), interpolation=cv2.INTER_CUBIC)
-
-
-def _as_tensor(picture: np.ndarray) -> torch.Tensor:
-    """uint8 (h, w, 3) -> (3, h, w)."""
-    return torch.from_numpy(picture).permute(2, 0, 1)
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -37,10 +37,32 @@ class Localization:
     n_groups: int  # of near-copies among them
 
 
+class Outlines:
+    """Masks, bool (n, h, w), looked at once: which of them tell a place, and how large it is.
+
+    `where` are the places of those in the n, `masks` bool (k, h, w) and `areas` int64 (k,) theirs.
+    """
+
+    def __init__(self, masks: np.ndarray):
+        areas = mask_areas(masks)
+        self.shape = masks.shape
+        self.where = np.flatnonzero((areas > 0) & (areas < masks.shape[1] * masks.shape[2]))
+        self.masks, self.areas = masks[self.where], areas[self.where]
+
+    def __len__(self) -> int:
+        """How many tell a place."""
+        return len(self.where)
+
+
+def as_outlines(masks: "np.ndarray | Outlines") -> Outlines:
+    """The outlines themselves, or an array's."""
+    return masks if isinstance(masks, Outlines) else Outlines(masks)
+
+
 def localize(
     values: np.ndarray,
     predicted: np.ndarray,
-    masks: np.ndarray,
+    masks: np.ndarray | Outlines,
     groups: np.ndarray,
     *,
     seed: int = 0,
@@ -49,19 +71,19 @@ def localize(
 
     All (n, h, w); images without an outline are passed over, None where none has one.
     """
-    tells = _tells_a_place(masks)
-    if not tells.any():
+    outlines = as_outlines(masks)
+    if not len(outlines):
         return None
     return Localization(
-        metrics=score_maps(values, masks) | score_masks(predicted, masks),
-        intervals=localization_intervals(values, masks, groups, predicted=predicted, seed=seed),
-        chance=chance(masks),
-        n_images=int(tells.sum()),
-        n_groups=len(np.unique(np.asarray(groups)[tells])),
+        metrics=score_maps(values, outlines) | score_masks(predicted, outlines),
+        intervals=localization_intervals(values, outlines, groups, predicted=predicted, seed=seed),
+        chance=chance(outlines),
+        n_images=len(outlines),
+        n_groups=len(np.unique(np.asarray(groups)[outlines.where])),
     )
 
 
-def score_maps(values: np.ndarray, masks: np.ndarray) -> dict[str, float]:
+def score_maps(values: np.ndarray, masks: np.ndarray | Outlines) -> dict[str, float]:
     """What error maps in [0, 1] know of the place; {} where no image is outlined.
 
     Exact: every distinct error is a threshold, errors are compared as float32, and the areas are
@@ -69,29 +91,29 @@ def score_maps(values: np.ndarray, masks: np.ndarray) -> dict[str, float]:
     chosen with the outlines in sight. `pointing_game` is Zhang et al.'s (2016) without their
     margin of 15 px; a maximum that is tied counts by the share of the tie that lies inside.
     """
-    tells = _tells_a_place(masks)
-    if not tells.any():
+    outlines = as_outlines(masks)
+    if not len(outlines):
         return {}
-    values, masks = _checked(values, masks, tells)
+    values, masks = _checked(values, outlines), outlines.masks
     metrics = _exact_areas(values, masks) | {"pointing_game": _maxima_inside(values, masks).mean()}
     return {name: float(value) for name, value in metrics.items()}
 
 
-def score_masks(predicted: np.ndarray, masks: np.ndarray) -> dict[str, float]:
+def score_masks(predicted: np.ndarray, masks: np.ndarray | Outlines) -> dict[str, float]:
     """What masks know of the place; {} where no image is outlined, 0 for an empty mask."""
-    tells = _tells_a_place(masks)
-    if not tells.any():
+    outlines = as_outlines(masks)
+    if not len(outlines):
         return {}
-    overlaps = _overlaps(predicted[tells], masks[tells])
+    overlaps = _overlaps(predicted, outlines)
     return {name: float(of_image.mean()) for name, of_image in overlaps.items()}
 
 
-def chance(masks: np.ndarray) -> dict[str, float]:
+def chance(masks: np.ndarray | Outlines) -> dict[str, float]:
     """What one learns from a constant map, and from a mask of the whole frame."""
-    tells = _tells_a_place(masks)
-    if not tells.any():
+    outlines = as_outlines(masks)
+    if not len(outlines):
         return {}
-    shares = masks[tells].mean(axis=(1, 2))
+    shares = outlines.areas / outlines.masks[0].size
     share = float(shares.mean())
     return {
         "pixel_auroc": 0.5,
@@ -105,7 +127,7 @@ def chance(masks: np.ndarray) -> dict[str, float]:
 
 def localization_intervals(
     values: np.ndarray,
-    masks: np.ndarray,
+    masks: np.ndarray | Outlines,
     groups: np.ndarray,
     *,
     predicted: np.ndarray | None = None,
@@ -118,13 +140,13 @@ def localization_intervals(
     Whole groups of outlined images are drawn with replacement and the pixels pooled anew. Here
     errors are read at N_LEVELS levels, which hold about equally many tumour pixels.
     """
-    tells = _tells_a_place(masks)
-    if not tells.any():
+    outlines = as_outlines(masks)
+    if not len(outlines):
         return {}
-    of_image = {} if predicted is None else _overlaps(predicted[tells], masks[tells])
-    values, masks = _checked(values, masks, tells)
+    of_image = {} if predicted is None else _overlaps(predicted, outlines)
+    values, masks = _checked(values, outlines), outlines.masks
     of_image["pointing_game"] = _maxima_inside(values, masks)
-    weights = _group_weights(np.asarray(groups)[tells], n=n, seed=seed)
+    weights = _group_weights(np.asarray(groups)[outlines.where], n=n, seed=seed)
     resamples = _resampled_areas(weights, values, masks)
     for name, numbers in of_image.items():
         resamples[name] = weights @ numbers / weights.sum(axis=1)
@@ -136,19 +158,13 @@ def localization_intervals(
     }
 
 
-def _tells_a_place(masks: np.ndarray) -> np.ndarray:
-    """Which images have an outline with something on either side of it."""
-    areas = mask_areas(masks)
-    return (areas > 0) & (areas < masks.shape[1] * masks.shape[2])
-
-
-def _checked(values, masks, tells) -> tuple[np.ndarray, np.ndarray]:
-    """The outlined images' float32 maps and outlines."""
-    if values.shape != masks.shape:
+def _checked(values: np.ndarray, outlines: Outlines) -> np.ndarray:
+    """The outlined images' maps, float32."""
+    if values.shape != outlines.shape:
         raise ValueError(
-            f"error maps and outlines must have one shape, got {values.shape} and {masks.shape}."
+            f"error maps and outlines must have one shape, got {values.shape} and {outlines.shape}."
         )
-    return check_error_maps(values[tells]).astype(np.float32, copy=False), masks[tells]
+    return check_error_maps(values[outlines.where]).astype(np.float32, copy=False)
 
 
 def _maxima_inside(values: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -157,14 +173,15 @@ def _maxima_inside(values: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return (maxima & masks).sum(axis=(1, 2)) / maxima.sum(axis=(1, 2))
 
 
-def _overlaps(predicted: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-    """Dice of each mask with its outline, and whether it is a hit, (n,) each."""
-    if predicted.shape != masks.shape:
+def _overlaps(predicted: np.ndarray, outlines: Outlines) -> dict[str, np.ndarray]:
+    """Dice of each outlined image's mask, and whether it is a hit, (k,) each."""
+    if predicted.shape != outlines.shape:
         raise ValueError(
-            f"masks and outlines must have one shape, got {predicted.shape} and {masks.shape}."
+            f"masks and outlines must have one shape, got {predicted.shape} and {outlines.shape}."
         )
-    both = mask_areas(predicted & masks)
-    all_in_all = mask_areas(predicted) + mask_areas(masks)
+    masks = [predicted[image] for image in outlines.where]  # not a copy of megabytes
+    both = mask_areas(map(np.logical_and, masks, outlines.masks))
+    all_in_all = mask_areas(masks) + outlines.areas
     return {
         "mask_dice": 2 * both / all_in_all,
         "mask_hit_rate": both / (all_in_all - both) >= HIT_IOU,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg.blas import dgemm
+from sklearn.cluster import kmeans_plusplus
 from sklearn.utils.extmath import row_norms
 
 from models.heads.binary_rows import BitRows, Rows
@@ -114,7 +115,10 @@ def two_means(rows: Rows, *, seed: int = 0) -> Clusters:
 
 
 def _seed(rows: Rows, seed: int) -> list[int]:
-    """k-means++: a first row at random, then the better of two drawn by squared distance."""
+    """k-means++: a first row at random, then the better of two drawn by squared distance.
+
+    Where two rows are equally good, scikit-learn's rounding decides.
+    """
 
     def squared_to(chosen: np.ndarray) -> np.ndarray:
         return _squared_distances(rows, rows.take(chosen), np.ones(len(chosen)))
@@ -125,7 +129,16 @@ def _seed(rows: Rows, seed: int) -> list[int]:
     reached = np.searchsorted(np.cumsum(squared), random.uniform(size=2) * squared.sum())
     candidates = np.minimum(reached, len(rows) - 1)
     remaining = np.minimum(squared, squared_to(candidates)).sum(axis=1)
+    if remaining[0] == remaining[1] and np.any(np.diff(rows.take(candidates), axis=0)):
+        return _rounded_seed(rows, seed)
     return [first, candidates[remaining.argmin()]]
+
+
+def _rounded_seed(rows: Rows, seed: int) -> list[int]:
+    """scikit-learn's own choice, of rows less their mean as `KMeans` has them."""
+    centered = rows.take(np.arange(len(rows))).astype(np.float64)
+    centered -= centered.mean(axis=0)
+    return list(kmeans_plusplus(centered, 2, random_state=np.random.RandomState(seed))[1])
 
 
 def _nearest(
@@ -139,18 +152,30 @@ def _nearest(
     tied = np.flatnonzero(first == second)
     if len(tied):
         centroids = counts / sizes[:, None] - mean
-        product_rows = max(len(tied), min(CHUNK_SIZE, len(rows)))
-        centered = np.zeros((product_rows, rows.n_columns))
-        centered[: len(tied)] = rows.take(tied) - mean
-        first[tied], second[tied] = _rounded_distances(centered, centroids)[:, : len(tied)]
+        first[tied], second[tied] = _rounded_distances(rows, tied, centroids, mean)
     return (second < first).astype(np.int64)
 
 
-def _rounded_distances(centered: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Squared distances less the rows' own squares, (2, n), to the last bit as in scikit-learn.
+def _rounded_distances(
+    rows: Rows, chosen: np.ndarray, centroids: np.ndarray, mean: np.ndarray
+) -> np.ndarray:
+    """Squared distances of rows less the mean, without the rows' own squares: (2, k).
 
-    That is its one product of BLAS, of as many rows at a time: other shapes round otherwise.
+    To the last bit as in scikit-learn, which multiplies so many rows at a time: their number and a
+    row's place among them decide how it is rounded, the other rows do not.
     """
+    distances = []
+    for start in range(0, len(rows), CHUNK_SIZE):
+        some = chosen[(chosen >= start) & (chosen < start + CHUNK_SIZE)]
+        if len(some):
+            centered = np.zeros((min(CHUNK_SIZE, len(rows) - start), rows.n_columns))
+            centered[some - start] = rows.take(some) - mean
+            distances.append(_multiplied(centered, centroids)[:, some - start])
+    return np.concatenate(distances, axis=1)
+
+
+def _multiplied(centered: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """scikit-learn's product of BLAS: centroids' squares less twice the dot products, (2, n)."""
     squares = np.repeat(row_norms(centroids, squared=True)[:, None], len(centered), axis=1)
     return dgemm(-2, centroids.T, centered.T, beta=1, c=np.asfortranarray(squares), trans_a=True)
 

@@ -5,6 +5,7 @@ the maps' own precision, so that a float32 error of 0.7 reaches a threshold of 0
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Self
 
@@ -89,8 +90,8 @@ def mask_shares(masks: np.ndarray) -> np.ndarray:
     return mask_areas(masks) / masks[0].size
 
 
-def mask_areas(masks: np.ndarray) -> np.ndarray:
-    """How many pixels of each mask (n, h, w) are set, int64 (n,)."""
+def mask_areas(masks: Iterable[np.ndarray]) -> np.ndarray:
+    """How many pixels of each of n masks, bool (h, w), are set: int64 (n,)."""
     return np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64)
 
 
