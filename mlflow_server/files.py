@@ -5,7 +5,6 @@ beside the server, straight to its database, is asked of the server itself inste
 a file that is the same in several places lies on the disk once: nothing here is changed in place.
 """
 
-import filecmp
 import os
 import shutil
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,8 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
 from mlflow_server.connection import is_server
+
+BLOCK = 2**20  # bytes that are read at a time
 
 
 class Source(NamedTuple):
@@ -48,8 +49,19 @@ def share(folder: Path, other: Path) -> None:
     """Have the files of a folder that `other` has too, under the same name, take no room."""
     for path in (path for path in folder.rglob("*") if path.is_file()):
         twin = other / path.relative_to(folder)
-        if twin.is_file() and filecmp.cmp(path, twin, shallow=False):
+        if twin.is_file() and _is_same(path, twin):
             link(twin, path)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same; as `filecmp` does it, with a hundredth of its reads."""
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb", buffering=0) as first, other.open("rb", buffering=0) as second:
+        while block := first.read(BLOCK):
+            if block != second.read(BLOCK):
+                return False
+    return True
 
 
 def link(source: str | Path, target: str | Path) -> None:
@@ -58,7 +70,7 @@ def link(source: str | Path, target: str | Path) -> None:
     unfinished = Path(f"{target}.tmp")
     unfinished.unlink(missing_ok=True)
     try:
-        os.link(Path(source).resolve(strict=True), unfinished)
+        os.link(Path(source).resolve() if Path(source).is_symlink() else source, unfinished)
     except FileNotFoundError:
         raise
     except OSError:

@@ -41,6 +41,7 @@ from mlflow_server.files import fetch_model_files, local_folder, place, share
 NO_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 DIGEST = "sha256"  # tag of a logged model and of its versions: the digest of its files
 WRITTEN_BY_A_DOWNLOAD = "registered_model_meta"  # MLflow adds it to a copy, saying whose it is
+TWO_IMAGES = np.zeros((2, 16, 16), np.uint8)  # the example: any size does, a small one can be read
 
 
 def image_signature() -> ModelSignature:
@@ -75,7 +76,7 @@ class Flavour(NamedTuple):
 
 def tells() -> Flavour:
     """A model that tells tumours in images."""
-    return Flavour(pyfunc_model.__file__, image_signature(), np.zeros((2, 128, 128), np.uint8))
+    return Flavour(pyfunc_model.__file__, image_signature(), TWO_IMAGES)
 
 
 def makes() -> Flavour:
