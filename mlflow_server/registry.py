@@ -41,7 +41,6 @@ from mlflow_server.files import fetch_model_files, local_folder, place, share
 NO_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 DIGEST = "sha256"  # tag of a logged model and of its versions: the digest of its files
 WRITTEN_BY_A_DOWNLOAD = "registered_model_meta"  # MLflow adds it to a copy, saying whose it is
-TWO_IMAGES = np.zeros((2, 16, 16), np.uint8)  # the example: any size does, a small one can be read
 
 
 def image_signature() -> ModelSignature:
@@ -76,7 +75,16 @@ class Flavour(NamedTuple):
 
 def tells() -> Flavour:
     """A model that tells tumours in images."""
-    return Flavour(pyfunc_model.__file__, image_signature(), TWO_IMAGES)
+    return Flavour(pyfunc_model.__file__, image_signature(), _two_heads())
+
+
+def _two_heads() -> np.ndarray:
+    """Discs on black, one with a bright spot: uint8 (2, 32, 32), small enough to be read in a
+    model's files."""
+    rows, columns = np.mgrid[-16:16, -16:16]
+    head = np.where(np.hypot(rows, columns) < 13, 120, 0)
+    spot = np.where(np.hypot(rows - 4, columns - 4) < 3, 100, 0)
+    return np.stack([head, head + spot]).astype(np.uint8)
 
 
 def makes() -> Flavour:

@@ -114,6 +114,15 @@ def test_real_files_over_http_are_answered_as_predict_answers_them(
     check_alike(server, files, capsys)
 
 
+@pytest.mark.slow
+def test_the_example_in_a_models_files_is_answered(server, root):
+    example = next(root.rglob("serving_input_example.json")).read_text()
+    headers = {"Content-Type": "application/json"}
+    answer = requests.post(f"{server.base}/invocations", example, headers=headers, timeout=300)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["predictions"]) == 2
+
+
 def check_alike(server, files, capsys):
     """To the last digit: a score does not depend on the way that an image comes."""
     answer = server.ask([base64.b64encode(file.read_bytes()).decode() for file in files])
