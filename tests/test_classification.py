@@ -1,5 +1,6 @@
 """What trials of a classifier's study share."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,6 +32,15 @@ def lab(phantom):
     known = np.arange(len(phantom.labels))
     store = SimpleNamespace(dataset=phantom)
     return Lab(store, Splits(known[:0], known[::2], known[1::2]), precision="fp32", seed=0)
+
+
+def test_outlines_are_kept_for_each_split_by_itself(phantom, lab):
+    other = replace(lab, splits=lab.splits._replace(val=lab.splits.val[:10]))
+    for one in (lab, other):
+        outlined = one.splits.val[phantom.has_mask[one.splits.val]]
+        assert len(outlined) == len(one.outlines("val"))
+        np.testing.assert_array_equal(one.splits.val[one.outlines("val").where], outlined)
+    assert lab.outlines("val") is lab.outlines("val")
 
 
 def test_trials_of_one_training_share_scores_and_maps_but_not_the_threshold(phantom, lab):

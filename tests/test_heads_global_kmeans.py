@@ -60,9 +60,10 @@ def symmetric(n, n_marked, marks, seed):
         *((5 + 37 * seed, 3 + 20 * seed, 1 + seed % 3, seed) for seed in range(16)),
     ],
 )
-def test_ties_are_broken_as_scikit_learns_rounding_breaks_them(n, n_marked, marks, seed):
+@pytest.mark.parametrize("rows", ROWS)
+def test_ties_are_broken_as_scikit_learns_rounding_breaks_them(n, n_marked, marks, seed, rows):
     masks = symmetric(n, n_marked, marks, seed)
-    found = two_means(BitRows(masks), seed=seed)
+    found = two_means(ROWS[rows](masks), seed=seed)
     expected = KMeans(2, n_init=1, random_state=seed).fit(masks.reshape(n, -1).astype(float))
     np.testing.assert_array_equal(found.labels, expected.labels_)
 

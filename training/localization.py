@@ -40,7 +40,8 @@ class Localization:
 class Outlines:
     """Masks, bool (n, h, w), looked at once: which of them tell a place, and how large it is.
 
-    `where` are the places of those in the n, `masks` bool (k, h, w) and `areas` int64 (k,) theirs.
+    Of the k that do, `where` are the numbers among all n, `masks` bool (k, h, w) the masks and
+    `areas` int64 (k,) their pixels.
     """
 
     def __init__(self, masks: np.ndarray):
