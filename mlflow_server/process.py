@@ -68,7 +68,7 @@ def server_process(
     `settings` join the environment. Ctrl-C ends the block without an error.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as output, _signals_as_ctrl_c() as asked:
+    with log.open("w") as output, signals_as_ctrl_c() as asked:
         process = subprocess.Popen(
             list(command),
             env=os.environ | dict(settings),
@@ -121,7 +121,7 @@ def _group_lives(process: subprocess.Popen) -> bool:
 
 
 @contextmanager
-def _signals_as_ctrl_c() -> Iterator[Event]:
+def signals_as_ctrl_c() -> Iterator[Event]:
     """A closed terminal or a plain `kill` must stop the server too; a signal that this process was
     started to ignore stays ignored."""
     asked = Event()

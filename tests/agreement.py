@@ -8,6 +8,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from optuna.trial import TrialState
 
+from mlflow_server.connection import in_pages
+
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
 
 
@@ -44,11 +46,5 @@ def runs_of(tracking: str, study: str) -> list[Run]:
     """All runs of a study but deleted ones."""
     client = MlflowClient(tracking, tracking)
     experiment = client.get_experiment_by_name(study)
-    token, runs = None, []
-    while True:
-        page = client.search_runs(
-            [experiment.experiment_id], "", ViewType.ACTIVE_ONLY, 500, page_token=token
-        )
-        runs, token = runs + list(page), page.token
-        if not token:
-            return runs
+    ids = [experiment.experiment_id]
+    return list(in_pages(client.search_runs, ids, "", ViewType.ACTIVE_ONLY, max_results=500))

@@ -4,7 +4,6 @@ Owns the server and whom it answers. What is shown, and that studies can be dele
 Optuna Dashboard's.
 """
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from socketserver import ThreadingMixIn
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import WSGIApplication
 
+from mlflow_server.process import signals_as_ctrl_c
 from studies.storage import DashboardStorage, open_storage, specifications
 from studies.study import StudyError
 
@@ -80,17 +80,3 @@ def serving(app: WSGIApplication, port: int) -> Iterator[WSGIServer]:
         ) from error
     with server:
         yield server
-
-
-@contextmanager
-def signals_as_ctrl_c() -> Iterator[None]:
-    """A closed terminal or a plain `kill` stops the server as Ctrl-C does."""
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
